@@ -1,0 +1,64 @@
+with images as materialized ( -- the log makes an image anew each time it is mentioned
+    select
+        run_id,
+        after
+    from {{ ref('stg_backfill__changes') }}
+    where
+        -- As a value, the run is looked up in the log; as a join, the whole log would be unpacked.
+        run_id = any(array(select last_run.run_id from {{ ref('last_charges_run') }} as last_run))
+        and table_name = 'property.charges'
+        and operation = 'INSERT'
+),
+
+written as (
+    select
+        last_run.run_id,
+        last_run.transactions_ago,
+        images.after ->> 'id' as id,
+        (images.after ->> 'amount_cents')::bigint as amount_cents
+    from images
+    inner join {{ ref('last_charges_run') }} as last_run on images.run_id = last_run.run_id
+),
+
+payments as (
+    select
+        tenant_user_id,
+        unit_id,
+        billing_period,
+        count(*) filter (where bucket = 'usable') as payments,
+        max(amount_cents) filter (where bucket = 'usable') as largest_payment_cents,
+        min(transactions_ago) as transactions_ago
+    from {{ ref('rent_payments') }}
+    group by tenant_user_id, unit_id, billing_period
+)
+
+select
+    written.id as charge_id,
+    written.run_id,
+    charges.tenant_user_id,
+    charges.unit_id,
+    charges.billing_period,
+    charges.type,
+    charges.description,
+    charges.created_by,
+    charges.amount_cents,
+    units.unit_id is not null as has_unit,
+    coalesce(payments.payments, 0) as payments,
+    coalesce(units.rent_cents, payments.largest_payment_cents) as expected_cents,
+    case when units.rent_cents is null then 'largest payment' else 'rent of the unit' end as basis,
+    case
+        when charges.charge_id is null then 'removed since'
+        when (charges.amount_cents is distinct from written.amount_cents) then 'changed since'
+        -- Lower is later: the rent or a payment was written after the run, which cannot have seen it.
+        when least(units.transactions_ago, payments.transactions_ago) < written.transactions_ago
+            then 'inputs changed since'
+        else 'as written'
+    end as status
+from written
+left join {{ ref('stg_property__charges') }} as charges on written.id = charges.charge_id::text
+left join {{ ref('stg_property__units') }} as units on charges.unit_id = units.unit_id
+left join payments
+    on
+        charges.tenant_user_id = payments.tenant_user_id
+        and charges.unit_id = payments.unit_id
+        and charges.billing_period = payments.billing_period

@@ -1,0 +1,8 @@
+select
+    run_id,
+    table_name,
+    operation,
+    before,
+    after,
+    concat_ws('|', run_id, table_name, statement, pack, row_no) as change_key
+from {{ source('backfill', 'change_log') }}

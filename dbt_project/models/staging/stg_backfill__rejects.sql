@@ -1,0 +1,9 @@
+select
+    run_id,
+    backfill,
+    source,
+    source_key,
+    reason,
+    cents,
+    concat_ws('|', run_id, backfill, source, source_key, reason) as reject_key
+from {{ source('backfill', 'reject') }}

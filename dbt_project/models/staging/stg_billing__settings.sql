@@ -1,0 +1,4 @@
+select
+    company_id,
+    next_invoice_number
+from {{ source('billing', 'settings') }}

@@ -1,0 +1,5 @@
+select
+    period,
+    reason,
+    closed_at
+from {{ source('rent', 'closed_period') }}

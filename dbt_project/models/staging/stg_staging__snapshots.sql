@@ -1,0 +1,10 @@
+select
+    file_sha256,
+    file_name,
+    period,
+    version,
+    document,
+    remarks,
+    base_monthly_rent as base_monthly_rent_ore,
+    version = max(version) over (partition by period) as is_highest
+from {{ source('staging', 'rent_history') }}

@@ -1,0 +1,37 @@
+{{ config(severity='warn') }}
+
+with payments as (
+    select distinct
+        tenant_user_id,
+        unit_id,
+        billing_period
+    from {{ ref('stg_property__payments') }}
+),
+
+findings as (
+    select
+        charges.tenant_user_id as tenant,
+        charges.unit_id as unit,
+        charges.billing_period as period,
+        charges.amount_cents as cents,
+        case
+            when units.unit_id is null then 'no unit'
+            when
+                charges.type = 'rent'
+                and charges.created_by is null
+                and charges.description = 'Rent for ' || charges.billing_period
+                and payments.unit_id is null
+                then 'no payment of any status'
+        end as finding
+    from {{ ref('stg_property__charges') }} as charges
+    left join {{ ref('stg_property__units') }} as units on charges.unit_id = units.unit_id
+    left join payments
+        on
+            charges.tenant_user_id = payments.tenant_user_id
+            and charges.unit_id = payments.unit_id
+            and charges.billing_period = payments.billing_period
+)
+
+select * from findings
+where finding is not null
+order by tenant, unit, period

@@ -1,0 +1,7 @@
+select
+    invoice_number,
+    bucket,
+    cents
+from {{ ref('catalogue_buckets') }}
+where bucket in ('not written', 'unexpected')
+order by invoice_number

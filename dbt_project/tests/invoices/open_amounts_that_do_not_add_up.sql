@@ -1,0 +1,30 @@
+with judged as (
+    select
+        *,
+        concat_ws(
+            ', ',
+            case
+                when origin = 'backfill' and amount_paid_cents <> applied_cents then 'paid is not what checks paid'
+                when amount_paid_cents < applied_cents then 'paid is less than checks paid'
+            end,
+            case when amount_paid_cents > total_cents and total_cents >= 0 then 'open is negative' end,
+            case
+                when status in ('draft', 'sent', 'void') and amount_paid_cents <> 0 then 'paid, and ' || status
+                when status = 'partial' and amount_paid_cents in (0, total_cents)
+                    then 'partial, and all or none paid'
+                when status = 'paid' and amount_paid_cents <> total_cents then 'paid, and not wholly'
+            end
+        ) as finding
+    from {{ ref('invoice_balances') }}
+)
+
+select
+    invoice_number,
+    status,
+    total_cents as cents,
+    amount_paid_cents,
+    applied_cents,
+    finding
+from judged
+where finding <> ''
+order by invoice_number

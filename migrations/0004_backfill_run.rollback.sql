@@ -1,0 +1,13 @@
+drop function backfill.run(text, jsonb, integer, text);
+drop function backfill.due(text[]);
+drop function backfill.new_rejects(text);
+drop function backfill.entry(text);
+drop function backfill.unregister(text);
+drop function backfill.register(text, text, text, integer, text, text, text[], text);
+drop function backfill.finish_run(jsonb, jsonb, text);
+drop function backfill.resume_run(uuid);
+drop function backfill.begin_run(text, jsonb, jsonb, text, text, boolean, uuid);
+drop function backfill.run_digest(uuid);
+drop function backfill.run_totals(uuid);
+drop function backfill.control_totals();
+drop function backfill.take_lock();

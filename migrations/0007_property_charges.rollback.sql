@@ -1,0 +1,11 @@
+do $do$
+begin
+    perform backfill.unregister('charges');
+end;
+$do$;
+drop view property.tenant_balance;
+drop function backfill.charges(jsonb);
+drop view backfill.charges_rejects;
+drop view backfill.charges_due;
+drop function backfill.is_billing_period(text);
+drop index property.charges_one_rent_per_period;

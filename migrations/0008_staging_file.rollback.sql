@@ -1,0 +1,8 @@
+do $do$
+begin
+    perform backfill.untrack('staging.file');
+end;
+$do$;
+drop function backfill.ensure_run(text, jsonb);
+drop table staging.file;
+drop schema staging;

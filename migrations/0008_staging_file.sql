@@ -1,0 +1,54 @@
+-- Landed files: what `runner load` has taken, so that loading a file twice is a no-op.
+-- Safe: new schema, new table; nothing of the applications is touched.
+-- depends: 0005_backfill_reversal
+
+create schema staging;
+
+comment on schema staging is 'Rows as they came from files and interfaces, typed, with the file and line that each came from.';
+
+create table staging.file (
+    loader text not null,
+    sha256 text not null check (sha256 ~ '^[0-9a-f]{64}$'),
+    name text not null,
+    bytes bigint not null check (bytes >= 0),
+    run_id uuid not null references backfill.backfill_log (run_id),
+    loaded_at timestamptz not null default now(),
+    primary key (loader, sha256)
+);
+
+comment on table staging.file is 'One row for each file that a loader has taken, known by its content.';
+comment on column staging.file.loader is 'Which loader: invoices, rent-history, electricity, ledger, …';
+comment on column staging.file.sha256 is 'Of the file''s bytes; the staged rows carry it as file_sha256.';
+comment on column staging.file.name is 'Name of the file as it was given, without its directory.';
+comment on column staging.file.bytes is 'Its size.';
+comment on column staging.file.run_id is 'The run that loaded it; backfill.reverse_run(run) takes the rows out again.';
+comment on column staging.file.loaded_at is 'When.';
+
+create function backfill.ensure_run(p_title text, p_subject jsonb default '{}') returns boolean
+language plpgsql volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if backfill.open_run() is not null then
+        return false;
+    end if;
+    perform backfill.begin_run(p_title, p_subject => p_subject);
+    return true;
+end;
+$$;
+
+comment on function backfill.ensure_run(text, jsonb) is
+'For functions that a person calls: opens a manual run where none is open (true: the caller finishes it), else joins the open one.';
+
+revoke execute on all functions in schema backfill from public;
+do $do$
+begin
+    perform backfill.track('staging.file', '{loader,name}', null);
+    perform backfill.grant_to('backfill_auditor', 'usage on schema staging');
+    perform backfill.grant_to('backfill_auditor', 'select on staging.file');
+    perform backfill.grant_to('backfill_operator', 'execute on function backfill.ensure_run(text, jsonb)');
+    perform backfill.grant_to('backfill_operator', 'insert on staging.file');
+    perform backfill.grant_to('backfill_operator', 'insert on backfill.reject');
+end;
+$do$;

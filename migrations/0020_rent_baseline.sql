@@ -1,0 +1,55 @@
+-- What the rent application owns: tenants, rent_config, rent_ledger. Money is öre, currency SEK.
+-- Safe: a table is created only where it is missing; one that exists is checked and, apart from the
+-- capture triggers of backfill.track(), left as it is.
+-- depends: 0008_staging_file
+
+do $do$
+begin
+    if to_regnamespace('rent') is null then
+        create schema rent;
+    end if;
+
+    perform backfill.create_baseline(
+        'rent.tenants',
+        $$id uuid primary key default gen_random_uuid(),
+        name text not null,
+        start_date date,
+        departure_date date,
+        room_adjustment bigint,
+        check (departure_date >= start_date)$$,
+        '{"name": "text", "start_date": "date", "departure_date": "date", "room_adjustment": "integer|bigint"}'
+    );
+
+    perform backfill.create_baseline(
+        'rent.rent_config',
+        $$id uuid primary key default gen_random_uuid(),
+        key text not null,
+        period text not null check (period ~ '^[0-9]{4}-(0[1-9]|1[0-2])$'),
+        value bigint not null,
+        unique (key, period)$$,
+        '{"id": "uuid", "key": "text", "period": "text", "value": "integer|bigint"}',
+        true
+    );
+
+    perform backfill.create_baseline(
+        'rent.rent_ledger',
+        $$id uuid primary key default gen_random_uuid(),
+        tenant text not null,
+        period text not null check (period ~ '^[0-9]{4}-(0[1-9]|1[0-2])$'),
+        amount_due bigint not null check (amount_due >= 0),
+        amount_paid bigint,
+        payment_date date$$,
+        '{"id": "uuid", "tenant": "text", "period": "text", "amount_due": "integer|bigint", "amount_paid": "integer|bigint",
+          "payment_date": "date"}'
+    );
+    -- What was paid is not known from a calculation: such a column must be allowed to stay empty.
+    perform backfill.require_columns(
+        'rent.rent_ledger',
+        '{"id": "uuid", "tenant": "text", "period": "text", "amount_due": "integer|bigint"}', true
+    );
+
+    perform backfill.track('rent.tenants', '{name}', null);
+    perform backfill.track('rent.rent_config', '{key,period}', 'value');
+    perform backfill.track('rent.rent_ledger', '{tenant,period}', 'amount_due');
+end;
+$do$;

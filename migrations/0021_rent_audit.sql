@@ -1,0 +1,217 @@
+-- Audit fields of the rent ledger, electricity bills, every calculation with its inputs, and findings
+-- that a person has accepted.
+-- Safe: columns are added without a rewrite (a constant default); the three unique indexes are refused, listing the
+-- rows, while a tenant's name, a month of the ledger or a value of the configuration is there twice.
+-- depends: 0020_rent_baseline
+
+do $do$
+declare
+    v_key record;
+    v_count bigint;
+    v_listed text;
+begin
+    for v_key in
+        select * from (values
+            ('rent.tenants', 'name', 'tenants_one_name'),
+            ('rent.rent_config', 'key, period', 'rent_config_one_value'),
+            ('rent.rent_ledger', 'tenant, period', 'rent_ledger_one_row')
+        ) as k (relation, columns, index_name)
+    loop
+        execute format(
+            'select count(*), string_agg(named, e''\n'' order by named) from '
+            '(select concat_ws('' / '', %1$s) || '': '' || count(*) || '' rows'' as named from %2$s '
+            'group by %1$s having count(*) > 1) as d', v_key.columns, v_key.relation)
+        into v_count, v_listed;
+        if v_count > 0 then
+            raise exception '% holds % keys (%) more than once', v_key.relation, v_count, v_key.columns
+                using errcode = 'BF007', detail = v_listed,
+                    hint = 'Decide which row stands, remove the others, and apply again.';
+        end if;
+        execute format('create unique index %I on %s (%s)', v_key.index_name, v_key.relation, v_key.columns);
+    end loop;
+end;
+$do$;
+
+comment on index rent.tenants_one_name is 'Files know a tenant by the name alone.';
+comment on index rent.rent_config_one_value is 'One value for a key and a period.';
+comment on index rent.rent_ledger_one_row is 'A tenant is billed once for a period, also against a concurrent writer.';
+
+create function rent.is_period(p_period text) returns boolean
+language sql immutable parallel safe
+return p_period ~ '^[0-9]{4}-(0[1-9]|1[0-2])$';
+
+comment on function rent.is_period(text) is 'Is it YYYY-MM, with a month from 01 to 12?';
+
+create function rent.month_start(p_period text) returns date
+language sql immutable parallel safe
+return make_date(left(p_period, 4)::integer, right(p_period, 2)::integer, 1);
+
+comment on function rent.month_start(text) is 'First day of a period YYYY-MM.';
+
+create function rent.next_period(p_period text, p_months integer default 1) returns text
+language sql immutable parallel safe
+return to_char(rent.month_start(p_period) + make_interval(months => p_months), 'YYYY-MM');
+
+comment on function rent.next_period(text, integer) is
+'The period so many months later: the month lived in is the one after the calculation''s.';
+
+create function rent.bill_period(p_bill_date date) returns text
+language sql immutable parallel safe
+return to_char(
+    p_bill_date - case when extract(day from p_bill_date) >= 25 then interval '0' else interval '1 month' end, 'YYYY-MM'
+);
+
+comment on function rent.bill_period(date) is
+'Month whose electricity a bill is for: the due month from day 25 on, else the month before.';
+
+alter table rent.rent_ledger
+add column currency text not null default 'SEK' check (currency ~ '^[A-Z]{3}$'),
+add column days_stayed numeric check (days_stayed > 0 and days_stayed <= 31),
+add column room_adjustment bigint,
+add column base_monthly_rent bigint check (base_monthly_rent >= 0),
+add column calculation_title text,
+add column calculation_date timestamptz,
+add column calculation_version integer;
+
+alter table rent.rent_config
+add column currency text not null default 'SEK' check (currency ~ '^[A-Z]{3}$');
+
+create table rent.electricity_bills (
+    id uuid primary key default gen_random_uuid(),
+    provider text not null check (provider <> ''),
+    bill_date date not null,
+    amount bigint not null check (amount > 0),
+    bill_period text not null,
+    currency text not null default 'SEK' check (currency ~ '^[A-Z]{3}$'),
+    -- The month is a rule, not an opinion.
+    check (bill_period = rent.bill_period(bill_date)),
+    -- No bill twice.
+    unique (provider, bill_date)
+);
+
+create table rent.calculation (
+    period text not null check (rent.is_period(period)),
+    version integer not null check (version > 0),
+    calculation_month text not null check (rent.is_period(calculation_month)),
+    title text,
+    calculated_at timestamptz not null,
+    inputs jsonb not null check (jsonb_typeof(inputs) = 'object'),
+    roommates jsonb not null check (jsonb_typeof(roommates) = 'object'),
+    results jsonb not null check (jsonb_typeof(results) = 'object'),
+    used jsonb check (jsonb_typeof(used) = 'object'),
+    total bigint,
+    currency text not null default 'SEK' check (currency ~ '^[A-Z]{3}$'),
+    file_name text,
+    file_sha256 text check (file_sha256 ~ '^[0-9a-f]{64}$'),
+    primary key (period, version),
+    -- It comes from a file, or was computed here and says what it used.
+    check ((file_name is null) = (file_sha256 is null)),
+    check ((file_name is null) = (used is not null and total is not null))
+);
+
+create table rent.accepted_finding (
+    tenant text not null,
+    period text not null check (rent.is_period(period)),
+    reason text not null check (length(trim(reason)) > 0),
+    accepted_by text not null default session_user,
+    accepted_at timestamptz not null default now(),
+    primary key (tenant, period)
+);
+
+create function rent.accept_finding(p_tenant text, p_period text, p_reason text) returns rent.accepted_finding
+language plpgsql volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_opened boolean;
+    v_row rent.accepted_finding;
+begin
+    if not exists (select from rent.rent_ledger where tenant = p_tenant and period = p_period) then
+        raise exception 'nothing was billed to % for %', p_tenant, p_period
+            using errcode = 'BF022', hint = 'select tenant, period from rent.rent_ledger;';
+    end if;
+    v_opened := backfill.ensure_run(
+        format('rent: finding accepted for %s, %s', p_tenant, p_period),
+        jsonb_build_object('tenant', p_tenant, 'period', p_period));
+    insert into rent.accepted_finding (tenant, period, reason) values (p_tenant, p_period, p_reason)
+    on conflict (tenant, period) do update set reason = excluded.reason, accepted_by = session_user, accepted_at = now()
+    where accepted_finding.reason <> excluded.reason;
+    if v_opened then
+        perform backfill.finish_run();
+    end if;
+    select * into v_row from rent.accepted_finding where tenant = p_tenant and period = p_period;
+    return v_row;
+end;
+$$;
+
+comment on function rent.accept_finding(text, text, text) is
+'A billed row that has no calculation, or differs from it, stays as it is, and the gates let it pass with this reason.
+Example: select rent.accept_finding(''Adam'', ''2025-02'', ''rounded by agreement'');';
+
+comment on schema rent is 'Rent of a shared flat: who was billed what, and from which inputs. Money is öre (bigint), SEK.';
+comment on table rent.tenants is 'Who lives or lived there.';
+comment on column rent.tenants.name is 'As files and calculations name the person; unique.';
+comment on column rent.tenants.start_date is 'First day; null = since ever.';
+comment on column rent.tenants.departure_date is 'Last day; null = lives there.';
+comment on column rent.tenants.room_adjustment is 'Standing monthly adjustment in öre, negative for a smaller room; null = 0.';
+comment on table rent.rent_config is 'Values that calculations are made from: kallhyra, el, bredband, vattenavgift, va, larm, …';
+comment on column rent.rent_config.key is 'Which value.';
+comment on column rent.rent_config.period is 'YYYY-MM from which it is valid, until a later one.';
+comment on column rent.rent_config.value is 'Öre.';
+comment on column rent.rent_config.currency is 'Always SEK so far.';
+comment on table rent.rent_ledger is 'What was billed to each tenant for each month. Immutable apart from the payment.';
+comment on column rent.rent_ledger.tenant is 'Name in rent.tenants.';
+comment on column rent.rent_ledger.period is 'YYYY-MM, the rent month.';
+comment on column rent.rent_ledger.amount_due is 'Billed, in öre.';
+comment on column rent.rent_ledger.amount_paid is 'Paid, in öre; null = nothing is known.';
+comment on column rent.rent_ledger.payment_date is 'When it was paid.';
+comment on column rent.rent_ledger.currency is 'Of the amounts; always SEK so far.';
+comment on column rent.rent_ledger.days_stayed is 'Days of the month lived in; null = the whole month.';
+comment on column rent.rent_ledger.room_adjustment is 'Öre for a whole month.';
+comment on column rent.rent_ledger.base_monthly_rent is 'Öre: kallhyra divided by the number of roommates, half an öre rounded up.';
+comment on column rent.rent_ledger.calculation_title is 'Title of the calculation; null where it has none.';
+comment on column rent.rent_ledger.calculation_date is 'When it was calculated. Null = the audit fields are not known yet; they are written once.';
+comment on column rent.rent_ledger.calculation_version is 'Version of the calculation in rent.calculation.';
+comment on table rent.electricity_bills is 'Electricity bills, one row for each provider and due date.';
+comment on column rent.electricity_bills.id is 'Computed from provider and date.';
+comment on column rent.electricity_bills.provider is 'Vattenfall (network) or Fortum (consumption).';
+comment on column rent.electricity_bills.bill_date is 'Day on which it is due.';
+comment on column rent.electricity_bills.amount is 'Öre.';
+comment on column rent.electricity_bills.bill_period is 'Month of consumption: rent.bill_period(bill_date).';
+comment on column rent.electricity_bills.currency is 'Always SEK so far.';
+comment on table rent.calculation is 'Every calculation ever made, from files or here. The highest version of a month counts.';
+comment on column rent.calculation.period is 'YYYY-MM, the rent month: that of the file''s name.';
+comment on column rent.calculation.version is '1, 2, …; a later calculation of the same month is a new version.';
+comment on column rent.calculation.calculation_month is 'YYYY-MM that it was made for; the month lived in is the one after.';
+comment on column rent.calculation.title is 'As the person who made it called it.';
+comment on column rent.calculation.calculated_at is 'When it was made.';
+comment on column rent.calculation.inputs is 'What was given, in kronor, under the names of rent_config.';
+comment on column rent.calculation.roommates is 'Days and adjustments as given: {"name": {"days": 15.5, "room_adjustment": -1400}}, kronor.';
+comment on column rent.calculation.results is 'What each has to pay, in kronor: {"name": 4526}.';
+comment on column rent.calculation.used is 'Computed here: each value in öre and the period that it was taken from. Null for a file.';
+comment on column rent.calculation.total is 'Computed here: cost of the month in öre. Null for a file.';
+comment on column rent.calculation.currency is 'Always SEK so far.';
+comment on column rent.calculation.file_name is 'File that it comes from; null = computed here.';
+comment on column rent.calculation.file_sha256 is 'Of that file.';
+comment on table rent.accepted_finding is 'Billed rows that differ from their calculation, or have none, and stay so. See rent.accept_finding().';
+comment on column rent.accepted_finding.tenant is 'Whose.';
+comment on column rent.accepted_finding.period is 'YYYY-MM.';
+comment on column rent.accepted_finding.reason is 'Why it may stay.';
+comment on column rent.accepted_finding.accepted_by is 'Who said so.';
+comment on column rent.accepted_finding.accepted_at is 'When.';
+
+revoke execute on all functions in schema rent from public;
+do $do$
+begin
+    perform backfill.track('rent.rent_ledger');
+    perform backfill.track('rent.rent_config');
+    perform backfill.track('rent.electricity_bills', '{provider,bill_date}', 'amount');
+    perform backfill.track('rent.calculation', '{period,version}', null);
+    perform backfill.track('rent.accepted_finding', '{tenant,period}', null);
+    perform backfill.grant_to('backfill_auditor', 'usage on schema rent');
+    perform backfill.grant_to('backfill_auditor', 'select on all tables in schema rent');
+    perform backfill.grant_to('backfill_auditor', 'execute on all functions in schema rent');
+    perform backfill.grant_to('backfill_operator', 'execute on function rent.accept_finding(text, text, text)');
+end;
+$do$;

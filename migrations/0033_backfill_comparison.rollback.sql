@@ -1,0 +1,15 @@
+-- A history that holds comparisons is evidence: it is not dropped.
+do $$
+begin
+    if exists (select from backfill.comparison) or exists (select from backfill.stored_failure) then
+        raise exception 'backfill.comparison and backfill.stored_failure hold a history: the rollback would destroy it'
+            using errcode = 'BF010', hint = 'Dump them, and drop them by hand if you must.';
+    end if;
+end;
+$$;
+drop function billing.reconciliation_samples(integer);
+drop function billing.reconciliation_summary();
+drop function backfill.keep_comparison(text, bigint, jsonb);
+drop table backfill.stored_failure;
+drop table backfill.comparison_finding;
+drop table backfill.comparison;

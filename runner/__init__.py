@@ -1,0 +1,1 @@
+"""Rehearse, gate, apply, audit and reverse backfills of money in PostgreSQL."""

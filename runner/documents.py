@@ -1,0 +1,186 @@
+"""Original documents of invoices into a private store (a folder, s3://…), verbatim, and read back before it counts."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import quote
+
+import fsspec
+from psycopg.types.json import Jsonb
+
+from runner.database import Connection, connect, locked_transaction, transaction
+from runner.errors import DocumentStoreError, UsageError
+from runner.load import Reject
+from runner.settings import Settings
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What became of the originals. `run_id` is the run that wrote it down; None where there was nothing to write."""
+
+    run_id: uuid.UUID | None
+    stored: int
+    found: int
+    """In the store already, with the right content: stored by a run that was interrupted."""
+    failed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    company: uuid.UUID
+    number: str
+    facility: uuid.UUID
+
+
+def missing(folder: Path, numbers: Iterable[str]) -> Iterator[Reject]:
+    """A reject for each invoice whose original is not in `folder` as <number>.pdf, or is no PDF."""
+    for number in numbers:
+        problem = _problem(folder, number)
+        if problem is not None:
+            yield Reject(folder.name, number, None, problem)
+
+
+def store(
+    settings: Settings,
+    url: str,
+    folder: Path,
+    company: str | None,
+    *,
+    options: Mapping[str, Any] | None = None,
+    dry_run: bool = False,
+) -> Stored:
+    """Store the originals in `folder` of every staged invoice that has none, as <facility id>/<number>.pdf below `url`.
+
+    Each is read back, and counts only with the sha256 of the file; what counts is written down in one run at the end.
+    An original in the store is never overwritten. Interrupted anywhere, the same call goes on. Raises
+    DocumentStoreError where the store fails, after writing down what it has.
+    """
+    with connect(settings, application_name="runner documents") as conn, transaction(conn, settings):
+        wanted = _wanted(conn, company_id(conn, company))
+    present = [(item, path) for item in wanted if (path := _path(folder, item.number)) is not None]
+    failed = [f"{item.number}: {problem}" for item, _ in present if (problem := _problem(folder, item.number))]
+    if dry_run:
+        return Stored(None, 0, 0, (*failed, *(f"{item.number}: there is no {name(item.number)}" for item in wanted
+                                             if _path(folder, item.number) is None)))  # fmt: skip
+    records: list[dict[str, Any]] = []
+    found = 0
+    cause: Exception | None = None
+    if present:
+        filesystem, root = fsspec.core.url_to_fs(url, **(options or {}))
+    for item, path in present:
+        if _problem(folder, item.number):
+            continue
+        target = f"{item.facility}/{name(item.number)}"
+        try:
+            sha256, size = _digest(path.open("rb"))
+            there = filesystem.exists(f"{root}/{target}")
+            if not there:
+                _write(filesystem, path, root, target)
+            if _digest(filesystem.open(f"{root}/{target}", "rb")) != (sha256, size):
+                failed.append(
+                    f"{item.number}: another document is at {target}; it was left alone"
+                    if there
+                    else f"{item.number}: read back from {target} it was not the same"
+                )
+                continue
+        except Exception as exc:
+            cause = exc
+            failed.append(f"{item.number}: {exc}")
+            break
+        found += there
+        records.append({
+            "company_id": str(item.company), "invoice_number": item.number, "file_name": path.name, "sha256": sha256,
+            "bytes": size, "stored_path": target,
+        })  # fmt: skip
+    run_id = _record(settings, records) if records else None
+    if cause is not None:
+        raise DocumentStoreError(
+            f"the store {url} failed at {failed[-1]}; {len(records)} of {len(present)} originals are stored and "
+            "written down: run the same command again to go on"
+        ) from cause
+    return Stored(run_id, len(records) - found, found, tuple(failed))
+
+
+def company_id(conn: Connection, given: str | None) -> uuid.UUID:
+    """Id of the company with this name or id; without one, of the only company. Raises UsageError."""
+    found = conn.execute(
+        "select id, name from billing.companies where %(given)s::text is null or name = %(given)s"
+        " or id::text = %(given)s order by name",
+        {"given": given},
+    ).fetchall()
+    if len(found) == 1:
+        company: uuid.UUID = found[0][0]
+        return company
+    if given is not None or not found:
+        raise UsageError(f"there is no company {given or ''}".rstrip() + " in billing.companies")
+    raise UsageError(f"there are {len(found)} companies: say --company NAME, e.g. {found[0][1]!r}")
+
+
+def name(number: str) -> str:
+    """File name of an invoice's original; a number with a slash cannot lead elsewhere."""
+    return quote(number, safe=" #&+,;=@") + ".pdf"
+
+
+def _path(folder: Path, number: str) -> Path | None:
+    paths = (folder / name(number), folder / f"{name(number)[:-4]}.PDF")
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _problem(folder: Path, number: str) -> str | None:
+    path = _path(folder, number)
+    if path is None:
+        return f"there is no {name(number)}"
+    try:
+        with path.open("rb") as file:
+            return None if file.read(5) == b"%PDF-" else f"{path.name} is no PDF"
+    except OSError as exc:
+        return f"{path.name} cannot be read: {exc.strerror}"
+
+
+def _wanted(conn: Connection, company: uuid.UUID) -> list[_Wanted]:
+    rows = conn.execute(
+        "select s.company_id, s.invoice_number, s.facility_id from staging.invoices as s"
+        " where s.company_id = %s and s.withdrawn is null and not exists (select from staging.invoice_documents as d"
+        " where d.company_id = s.company_id and d.invoice_number = s.invoice_number) order by s.invoice_number",
+        [company],
+    )
+    return [_Wanted(*row) for row in rows]
+
+
+def _write(filesystem: Any, path: Path, root: str, target: str) -> None:
+    """Nobody ever sees half a document: a folder gets it by renaming, an object store by itself."""
+    where = f"{root}/{target}"
+    if "file" not in (filesystem.protocol if isinstance(filesystem.protocol, tuple) else (filesystem.protocol,)):
+        filesystem.put_file(str(path), where)
+        return
+    for folder in (Path(root), Path(where).parent):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    part = Path(f"{where}.part")
+    part.unlink(missing_ok=True)
+    part.touch(mode=0o600)
+    filesystem.put_file(str(path), str(part))
+    part.replace(where)
+
+
+def _digest(source: BinaryIO) -> tuple[str, int]:
+    digest, size = hashlib.sha256(), 0
+    with source as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return digest.hexdigest(), size
+
+
+def _record(settings: Settings, records: list[dict[str, Any]]) -> uuid.UUID:
+    with connect(settings, application_name="runner documents") as conn, locked_transaction(conn, settings):
+        row = conn.execute("select run_id from staging.record_documents(%s)", [Jsonb(records)]).fetchone()
+        assert row is not None  # noqa: S101 - a function call returns a row
+        run_id: uuid.UUID = row[0]
+    return run_id

@@ -1,0 +1,200 @@
+"""Land files in staging: one transaction, one run, every row either staged or rejected with its reason."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from psycopg import sql
+from psycopg.types.json import Jsonb
+
+from runner import migrations
+from runner.database import Connection, connect, locked_transaction
+from runner.errors import MigrationError, RejectsError, UsageError
+from runner.settings import Settings
+
+SAMPLE = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A source row that cannot be taken. `source_key` is its key or line in `source`; never an account number."""
+
+    source: str
+    source_key: str
+    line: int | None
+    reason: str
+    cents: int | None = None
+    payload: dict[str, object] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.source} {'line ' + str(self.line) if self.line else self.source_key}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class LandedFile:
+    """A file as it was read once: what is staged is what was hashed, unless it changes between (then: refused)."""
+
+    path: Path
+    name: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadResult:
+    """What a load did. `run_id` is None where every file had been loaded before, and in a dry run."""
+
+    loader: str
+    run_id: uuid.UUID | None
+    files: tuple[LandedFile, ...]
+    skipped: tuple[LandedFile, ...]
+    rows: int
+    rejects: int
+    sample: tuple[Reject, ...]
+    dry_run: bool
+
+
+class Landing:
+    """The open run of a load, handed to the loader's `fill`."""
+
+    def __init__(
+        self, conn: Connection, loader: str, run_id: uuid.UUID, files: tuple[LandedFile, ...],
+        given: tuple[LandedFile, ...],
+    ) -> None:  # fmt: skip
+        self.conn, self.loader, self.run_id, self.files = conn, loader, run_id, files
+        self.given = given  # those loaded before too, for loaders whose files belong together
+        self.metrics: dict[str, object] = {}  # kept in the log beside rows and rejects
+        self.rows = self.rejects = 0
+        self.sample: list[Reject] = []
+
+    def copy(self, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> int:
+        """COPY typed rows into `schema.table`; returns how many. Rows may be a generator: memory stays flat."""
+        command = sql.SQL("copy {} ({}) from stdin").format(
+            sql.Identifier(*table.split(".")), sql.SQL(", ").join(map(sql.Identifier, columns))
+        )
+        count = 0
+        with self.conn.cursor() as cursor, cursor.copy(command) as copy:
+            for row in rows:
+                copy.write_row(row)
+                count += 1
+        self.rows += count
+        return count
+
+    def reject(self, rejects: Iterable[Reject]) -> int:
+        """Keep rejects in backfill.reject; returns how many."""
+        columns = ("run_id", "backfill", "source", "source_key", "line", "reason", "cents", "payload")
+        command = sql.SQL("copy backfill.reject ({}) from stdin").format(
+            sql.SQL(", ").join(map(sql.Identifier, columns))
+        )
+        count = 0
+        with self.conn.cursor() as cursor, cursor.copy(command) as copy:
+            for item in rejects:
+                copy.write_row((
+                    self.run_id, f"load {self.loader}", item.source, item.source_key, item.line, item.reason,
+                    item.cents, Jsonb(item.payload),
+                ))  # fmt: skip
+                count += 1
+                if len(self.sample) < SAMPLE:
+                    self.sample.append(item)
+        self.rejects += count
+        return count
+
+
+class _Undone(Exception):  # noqa: N818 - no error: it carries a dry run out of its transaction
+    pass
+
+
+def load(
+    settings: Settings,
+    *,
+    loader: str,
+    paths: Sequence[Path],
+    fill: Callable[[Landing], None],
+    dry_run: bool = False,
+    allow_rejects: int = 0,
+) -> LoadResult:
+    """Land `paths` with `fill`, which copies rows and rejects of `landing.files` (those not loaded before).
+
+    All or nothing. Raises UsageError for a file that cannot be read, MigrationError while migrations are
+    pending, RejectsError (exit 3, everything rolled back) when there are more rejects than allowed.
+    """
+    given = tuple(_hash(path) for path in paths)
+    result: LoadResult | None = None
+    with connect(settings, application_name=f"runner load {loader}") as conn:
+        try:
+            with locked_transaction(conn, settings):
+                _refuse_pending(conn, settings)
+                known = _loaded(conn, loader, [file.sha256 for file in given])
+                new = tuple({file.sha256: file for file in given if file.sha256 not in known}.values())
+                skipped = tuple(file for file in given if file not in new)
+                if not new:
+                    return LoadResult(loader, None, (), skipped, 0, 0, (), dry_run)
+                landing = Landing(conn, loader, _begin(conn, loader, new), new, given)
+                fill(landing)
+                for file in new:
+                    if _hash(file.path).sha256 != file.sha256:
+                        raise UsageError(f"{file.path} was changed while it was being read: nothing was loaded")
+                if landing.rejects > allow_rejects:
+                    raise RejectsError(_refusal(landing, allow_rejects))
+                metrics = {**landing.metrics, "rows": landing.rows, "rejects": landing.rejects}
+                conn.execute("select backfill.finish_run(%s)", [Jsonb(metrics)])
+                run_id = None if dry_run else landing.run_id
+                result = LoadResult(
+                    loader, run_id, new, skipped, landing.rows, landing.rejects, tuple(landing.sample), dry_run
+                )
+                conn.execute("set constraints all immediate")
+                if dry_run:
+                    raise _Undone
+        except _Undone:
+            pass
+    assert result is not None  # noqa: S101 - the block above either returned, raised, or set it
+    return result
+
+
+def _hash(path: Path) -> LandedFile:
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return LandedFile(path, path.name, digest, path.stat().st_size)
+    except OSError as exc:
+        raise UsageError(f"{path} cannot be read: {exc.strerror}") from exc
+
+
+def _refuse_pending(conn: Connection, settings: Settings) -> None:
+    waiting = [migration.id for migration in migrations.pending(conn, settings.migrations)]
+    if waiting:
+        raise MigrationError(f"{len(waiting)} migrations are pending ({waiting[0]} …): `runner apply` first")
+
+
+def _loaded(conn: Connection, loader: str, hashes: list[str]) -> set[str]:
+    rows = conn.execute("select sha256 from staging.file where loader = %s and sha256 = any(%s)", [loader, hashes])
+    return {row[0] for row in rows}
+
+
+def _begin(conn: Connection, loader: str, files: tuple[LandedFile, ...]) -> uuid.UUID:
+    subject = {"loader": loader, "files": [file.name for file in files]}
+    row = conn.execute(
+        "select backfill.begin_run(%s, p_mode => 'load', p_subject => %s)", [f"load {loader}", Jsonb(subject)]
+    ).fetchone()
+    assert row is not None  # noqa: S101 - a function call returns a row
+    run_id: uuid.UUID = row[0]
+    with conn.cursor() as cursor:
+        cursor.executemany(
+            "insert into staging.file (loader, sha256, name, bytes, run_id) values (%s, %s, %s, %s, %s)",
+            [(loader, file.sha256, file.name, file.bytes, run_id) for file in files],
+        )
+    return run_id
+
+
+def _refusal(landing: Landing, allowed: int) -> str:
+    listed = "".join(f"\n  {item}" for item in islice(landing.sample, 10))
+    more = f"\n  … and {landing.rejects - 10:,} more" if landing.rejects > 10 else ""
+    return (
+        f"{landing.rejects:,} of {landing.rows + landing.rejects:,} source rows cannot be taken, {allowed:,} allowed;"
+        f" nothing was loaded:{listed}{more}\nMend the rows, or allow them: --allow-rejects {landing.rejects}"
+    )

@@ -1,0 +1,81 @@
+"""Behind a transaction pooler, where each transaction may be another session's: PgBouncer, where it is installed."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.acceptance.story import LOCK, SAMPLE_CHARGES, adopt, charges, config, last_run, lock_holders, run, sql, until
+
+PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+
+pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed")
+
+
+@pytest.fixture
+def pooled(database_url: str) -> Iterator[tuple[str, str]]:
+    """The connection to a database, and to the same through PgBouncer in transaction mode."""
+    url = adopt(database_url)
+    parts = psycopg.conninfo.conninfo_to_dict(url)
+    with tempfile.TemporaryDirectory(prefix="pooler-") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        (directory / "users.txt").write_text('"postgres" ""\n')
+        (directory / "pgbouncer.ini").write_text(
+            f"[databases]\n* = host={parts['host']} port={parts['port']}\n[pgbouncer]\n"
+            f"listen_addr =\nunix_socket_dir = {name}\nlisten_port = 6432\n"
+            f"auth_type = trust\nauth_file = {name}/users.txt\n"
+            "pool_mode = transaction\ndefault_pool_size = 3\nserver_round_robin = 1\n"
+        )
+        command = [str(PGBOUNCER), "-q", f"{name}/pgbouncer.ini"]
+        owner = pwd.getpwuid(Path(str(parts["host"])).stat().st_uid)
+        if os.geteuid() == 0:  # it refuses root, as the server does
+            shutil.chown(directory, owner.pw_uid, owner.pw_gid)
+            command[1:1] = ["-u", owner.pw_name]
+        with subprocess.Popen(command, cwd="/") as process:
+            try:
+                until(lambda: listening(directory / ".s.PGSQL.6432"), "the pooler")
+                yield url, f"host={name} port=6432 user={parts['user']} dbname={parts['dbname']}"
+            finally:
+                process.terminate()
+
+
+def listening(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as attempt:
+        return attempt.connect_ex(str(path)) == 0
+
+
+def test_apply_and_undo_work_through_it_and_doctor_recognises_it(pooled: tuple[str, str]) -> None:
+    direct, url = pooled
+    found = {item["subject"]: item for item in run(url, "doctor", "--json").json["findings"]}
+    assert found["pooler"]["state"] == "warn"
+    assert "transaction pooler" in found["pooler"]["message"]
+    for _ in range(2):
+        run(url, "apply", "--yes")
+        assert len(charges(direct)) == SAMPLE_CHARGES
+        run(url, "log", last_run(direct), "--all")
+        run(url, "rollback", last_run(direct), "--yes")
+        assert charges(direct) == []
+    assert lock_holders(direct) == []
+    # What a session keeps is as it was: the limits of a run do not leak to the application's next transaction.
+    for _ in range(3):
+        assert sql(url, "select current_setting('lock_timeout'), current_setting('row_security')") == [("0", "on")]
+
+
+def test_the_lock_holds_through_it(pooled: tuple[str, str], tmp_path: Path) -> None:
+    _direct, url = pooled
+    with psycopg.connect(url, application_name="somebody else", prepare_threshold=None) as other:
+        other.execute(LOCK)
+        done = run(url, "apply", "--yes", *config(tmp_path, lock_wait="200ms"), code=5)
+        assert "another run holds the lock" in done.err
+        other.rollback()
+    run(url, "apply", "--yes")

@@ -1,0 +1,125 @@
+"""100,000 invoices of 5 lines through load and apply against bare SQL, and 10,000 checks allocated."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+
+from runner import embedded
+from runner.apply import Plan, apply
+from runner.load_invoices import load_invoices
+from runner.settings import Settings
+from tests.benchmarks.harness import Result, fresh_database
+
+INVOICES, LINES, CHECKS = 100_000, 5, 10_000
+
+
+def run(server: embedded.Server, *, scale: float = 1.0, rounds: int = 5) -> Iterator[Result]:
+    """The ratio of one whole way, and how allocation grows; `rounds` is not used: each way is long enough."""
+    del rounds
+    count = max(100, int(INVOICES * scale))
+    with tempfile.TemporaryDirectory() as name:
+        catalogue, lines = _files(Path(name), count)
+        bare = _bare(fresh_database(server, "invoices_bare"), catalogue, lines)
+        url = fresh_database(server, "invoices_runner")
+        _application(url)
+        settings = Settings(conninfo=url, loaders={"invoices": {"date_order": "mdy"}})
+        started = time.perf_counter()
+        load_invoices(settings, catalogue, lines=lines)
+        loaded = time.perf_counter() - started
+        report = apply(settings, Plan(backfills=("invoices",)), confirm=lambda _: True, progress=lambda _: None)
+        whole = time.perf_counter() - started
+        assert report.exit_code == 0, report.verdict
+    yield Result(
+        f"invoices: load and apply of {count:,} with {LINES} lines each ÷ bare COPY and INSERT … SELECT",
+        whole / bare, 3.0, f"{whole:.1f} s (load {loaded:.1f}) ÷ {bare:.1f} s",
+    )  # fmt: skip
+    few, many = (_allocate(url, max(20, int(CHECKS * scale)) // part) for part in (4, 1))
+    yield Result(
+        f"checks: time each at {max(20, int(CHECKS * scale)):,} ÷ time each at a quarter of them",
+        many / few, 1.5, f"{many * 1e6:.0f} µs ÷ {few * 1e6:.0f} µs a check",
+    )  # fmt: skip
+
+
+def _files(folder: Path, count: int) -> tuple[Path, Path]:
+    catalogue, lines = folder / "catalogue.csv", folder / "lines.csv"
+    with catalogue.open("w") as one, lines.open("w") as two:
+        one.write("Number,Client,From,To,Date,Due,Total\n")
+        two.write("Number,Description,Amount\n")
+        for n in range(1, count + 1):
+            week = f"{2000 + n // 50 % 20}-{n // 1_000 % 12 + 1:02}-"
+            one.write(f"INV-{n:06},F{n % 50},{week}{n % 7 + 1:02},{week}{n % 7 + 8:02},{week}20,{week}28,500.00\n")
+            for place in range(LINES):
+                two.write(f"INV-{n:06},Nights {place},100.00\n")
+    return catalogue, lines
+
+
+def _application(url: str) -> None:
+    with psycopg.connect(url) as conn:
+        conn.execute("insert into billing.companies (name) values ('Example')")
+        conn.execute("insert into billing.settings (company_id) select id from billing.companies")
+        conn.execute(
+            "insert into billing.facilities (company_id, name) select id, 'F' || n from billing.companies,"
+            " generate_series(0, 49) as n"
+        )
+
+
+def _bare(url: str, catalogue: Path, lines: Path) -> float:
+    """The same rows into the same tables: COPY into plain tables, INSERT … SELECT, nothing else. Seconds."""
+    _application(url)
+    with psycopg.connect(url) as conn:
+        started = time.perf_counter()
+        conn.execute(
+            "create temporary table c (number text, client text, period_start date, period_end date, sent_on date,"
+            " due_date date, total numeric)"
+        )
+        conn.execute("create temporary table l (number text, description text, amount numeric)")
+        for table, path in (("c", catalogue), ("l", lines)):
+            with conn.cursor().copy(f"copy {table} from stdin (format csv, header)") as copy:
+                with path.open("rb") as file:
+                    while chunk := file.read(1 << 18):
+                        copy.write(chunk)
+        conn.execute(
+            "insert into billing.invoices (company_id, facility_id, invoice_number, period_start, period_end, status,"
+            " sent_at, due_date, total_cents, origin)"
+            " select f.company_id, f.id, c.number, c.period_start, c.period_end, 'sent', c.sent_on, c.due_date,"
+            " c.total * 100, 'backfill' from c join billing.facilities as f on f.name = c.client"
+        )
+        conn.execute(
+            "insert into billing.invoice_lines (company_id, invoice_id, line_no, description, amount_cents)"
+            " select i.company_id, i.id, row_number() over (partition by l.number), l.description, l.amount * 100"
+            " from l join billing.invoices as i on i.invoice_number = l.number"
+        )
+        conn.commit()
+        return time.perf_counter() - started
+
+
+def _allocate(url: str, count: int) -> float:
+    """Seconds a check for `count` checks of one facility each naming one of its invoices, rolled back."""
+    with psycopg.connect(url) as conn:
+        conn.execute("analyze billing.invoices")
+        conn.execute(
+            "update billing.invoices set facility_id = (select min(id::text)::uuid from billing.facilities),"
+            " period_start = date '1990-01-01' + n::int, period_end = date '1990-01-01' + n::int from (select id as i,"
+            " row_number() over (order by invoice_number) as n from billing.invoices order by invoice_number limit %s)"
+            " as x where id = x.i",
+            [count],
+        )
+        conn.execute(
+            "insert into billing.check_payments (company_id, facility_id, check_number, received_on, amount_cents,"
+            " ocr_invoice_refs) select company_id, facility_id, invoice_number, '2024-01-01', 40000,"
+            " array[invoice_number] from billing.invoices"
+            " where facility_id = (select min(id::text)::uuid from billing.facilities)"
+            " and period_start = period_end limit %s",
+            [count],
+        )
+        conn.execute("analyze billing.check_payments")
+        started = time.perf_counter()
+        conn.execute("select count(*) from billing.allocate_checks()")
+        seconds = time.perf_counter() - started
+        conn.rollback()
+    return seconds / count

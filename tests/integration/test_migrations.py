@@ -1,0 +1,224 @@
+"""Migrations: names, rollbacks, checksums, and agreement with yoyo's own command line."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from runner import migrations
+from runner.database import connect, locked_transaction, transaction
+from runner.errors import DatabaseError, EditedMigrationError, MigrationError, NotRehearsableError
+from runner.settings import ROOT, Settings
+
+DIRECTORY = ROOT / "migrations"
+
+
+def apply(settings: Settings, directory: Path = DIRECTORY) -> list[str]:
+    with connect(settings) as conn, locked_transaction(conn, settings):
+        return [migration.id for migration in migrations.apply(conn, directory)]
+
+
+def rollback(settings: Settings, directory: Path = DIRECTORY, down_to: str | None = None) -> list[str]:
+    with connect(settings) as conn, locked_transaction(conn, settings):
+        return [migration.id for migration in migrations.rollback(conn, directory, down_to=down_to)]
+
+
+def yoyo(url: str, *arguments: str, directory: Path = DIRECTORY) -> str:
+    """Run yoyo's own command line against the database that `url` names."""
+    parts = psycopg.conninfo.conninfo_to_dict(url)
+    uri = f"postgresql+psycopg://{parts['user']}@/{parts['dbname']}?host={parts['host']}"
+    command = [
+        sys.executable,
+        "-m",
+        "yoyo",
+        *arguments,
+        "--no-config-file",
+        "--batch",
+        "--database",
+        uri,
+        str(directory),
+    ]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "200"}
+    ).stdout
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A directory with two migrations of one table each."""
+    write(tmp_path, "0001_small_one", "create table one (id int);", "drop table one;")
+    write(tmp_path, "0002_small_two", "create table two (id int);", "drop table two;", depends="0001_small_one")
+    return tmp_path
+
+
+def write(directory: Path, name: str, sql: str, back: str, *, depends: str = "", transactional: bool = True) -> None:
+    header = f"-- {name}\n" + (f"-- depends: {depends}\n" if depends else "")
+    header += "" if transactional else "-- transactional: false\n"
+    (directory / f"{name}.sql").write_text(header + sql + "\n")
+    (directory / f"{name}.rollback.sql").write_text(back + "\n")
+
+
+def test_apply_rollback_apply_gives_the_same_schema(empty_settings: Settings, dump: Callable[..., str]) -> None:
+    names = apply(empty_settings)
+    first = dump(empty_settings.conninfo)
+    assert rollback(empty_settings) == names[::-1]
+    assert apply(empty_settings) == names
+    assert dump(empty_settings.conninfo) == first
+
+
+def test_each_rollback_undoes_its_own_migration(empty_settings: Settings, dump: Callable[..., str]) -> None:
+    steps = [migration.id for migration in migrations.read(DIRECTORY)]
+    apply(empty_settings)
+    after = {steps[-1]: dump(empty_settings.conninfo)}
+    for name, before in zip(steps[:0:-1], steps[-2::-1], strict=True):
+        assert rollback(empty_settings, down_to=before) == [name]
+        after[before] = dump(empty_settings.conninfo)
+    rollback(empty_settings)
+    # Going up again passes through the same schemas, one migration at a time.
+    for index, name in enumerate(steps):
+        with connect(empty_settings) as conn, locked_transaction(conn, empty_settings):
+            apply_first(conn, index + 1)
+        assert dump(empty_settings.conninfo) == after[name], name
+
+
+def apply_first(conn: psycopg.Connection, count: int) -> None:
+    """Apply all, then roll back to the first `count`, within one transaction."""
+    migrations.apply(conn, DIRECTORY)
+    files = migrations.read(DIRECTORY)
+    if count < len(files):
+        migrations.rollback(conn, DIRECTORY, down_to=files[count - 1].id)
+
+
+def test_second_apply_finds_nothing(settings: Settings, dump: Callable[..., str]) -> None:
+    before = dump(settings.conninfo, "--inserts")
+    assert apply(settings) == []
+    assert dump(settings.conninfo, "--inserts") == before
+
+
+def test_rolled_back_apply_leaves_nothing(empty_settings: Settings, dump: Callable[..., str]) -> None:
+    before = dump(empty_settings.conninfo)
+    with connect(empty_settings) as conn, locked_transaction(conn, empty_settings):
+        assert migrations.apply(conn, DIRECTORY)
+        conn.rollback()
+    assert dump(empty_settings.conninfo) == before
+
+
+def test_looking_creates_no_tables(empty_settings: Settings, dump: Callable[..., str]) -> None:
+    before = dump(empty_settings.conninfo)
+    with connect(empty_settings) as conn, transaction(conn, empty_settings):
+        assert len(migrations.pending(conn, DIRECTORY)) == len(migrations.read(DIRECTORY))
+        assert migrations.applied(conn) == []
+        assert migrations.edited(conn, DIRECTORY) == []
+    assert dump(empty_settings.conninfo) == before
+
+
+def test_yoyo_list_agrees(empty_settings: Settings, small: Path) -> None:
+    apply(empty_settings, small)
+    listed = yoyo(empty_settings.conninfo, "list", directory=small)
+    assert [line.split()[:2] for line in listed.splitlines()[2:]] == [["A", "0001_small_one"], ["A", "0002_small_two"]]
+
+
+def test_yoyo_and_the_runner_build_the_same_schema(
+    empty_settings: Settings, settings: Settings, dump: Callable[..., str]
+) -> None:
+    yoyo(empty_settings.conninfo, "apply")
+    assert apply(empty_settings) == []
+    ignored = ("--schema-only", "--exclude-table=yoyo_lock")
+    assert dump(empty_settings.conninfo, *ignored) == dump(settings.conninfo, *ignored)
+
+
+def test_yoyo_can_roll_back_what_the_runner_applied(empty_settings: Settings, small: Path) -> None:
+    apply(empty_settings, small)
+    yoyo(empty_settings.conninfo, "rollback", directory=small)
+    with connect(empty_settings) as conn:
+        assert migrations.applied(conn) == ["0001_small_one"]
+        assert conn.execute("select to_regclass('one')::text, to_regclass('two')").fetchone() == ("one", None)
+
+
+def test_each_applied_file_has_its_checksum(settings: Settings) -> None:
+    with connect(settings) as conn:
+        kept = dict(conn.execute("select migration_id, sha256 from backfill.migration_checksum").fetchall())
+    assert kept == {migration.id: migration.sha256 for migration in migrations.read(DIRECTORY)}
+
+
+def test_an_edited_migration_is_refused_by_name(settings: Settings, tmp_path: Path) -> None:
+    copy = tmp_path / "migrations"
+    shutil.copytree(DIRECTORY, copy)
+    first = migrations.read(copy)[0]
+    first.path.write_text(first.path.read_text() + "\n-- a word more\n")
+    with connect(settings) as conn, transaction(conn, settings):
+        assert [item.id for item in migrations.edited(conn, copy)] == [first.id]
+        with pytest.raises(EditedMigrationError, match=rf"{first.id}: applied as sha256 {first.sha256[:12]}"):
+            migrations.apply(conn, copy)
+
+
+def test_an_applied_migration_without_its_file_is_refused(settings: Settings, tmp_path: Path) -> None:
+    copy = tmp_path / "migrations"
+    shutil.copytree(DIRECTORY, copy)
+    last = migrations.read(copy)[-1]
+    last.path.unlink()
+    with connect(settings) as conn, transaction(conn, settings):
+        with pytest.raises(EditedMigrationError, match=rf"{last.id}: applied, but its file is gone"):
+            migrations.apply(conn, copy)
+
+
+def test_a_failing_migration_is_named_and_leaves_nothing(
+    empty_settings: Settings, small: Path, dump: Callable[..., str]
+) -> None:
+    before = dump(empty_settings.conninfo)
+    write(small, "0003_small_three", "create table three (id int);\nselect 1 / 0;", "drop table three;")
+    with pytest.raises(DatabaseError, match=r"cannot apply 0003_small_three, statement 2 of 2: division by zero"):
+        apply(empty_settings, small)
+    assert dump(empty_settings.conninfo) == before
+
+
+def test_a_missing_dependency_is_refused(empty_settings: Settings, small: Path) -> None:
+    write(small, "0003_small_three", "select 1;", "select 1;", depends="0009_nothing")
+    with pytest.raises(MigrationError, match="0003_small_three"):
+        apply(empty_settings, small)
+
+
+def test_percent_signs_and_result_rows_are_left_alone(
+    empty_settings: Settings, small: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(
+        small,
+        "0003_small_three",
+        "create table three as select '100%s %' as x;\nselect * from three;",
+        "drop table three;",
+    )
+    apply(empty_settings, small)
+    with connect(empty_settings) as conn:
+        assert conn.execute("select x from three").fetchone() == ("100%s %",)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_non_transactional_migration_is_named_and_needs_its_own_way(empty_settings: Settings, small: Path) -> None:
+    write(small, "0003_small_index", "create index concurrently i on one (id);", "drop index i;", transactional=False)
+    write(small, "0004_small_four", "create table four (id int);", "drop table four;")
+    with pytest.raises(NotRehearsableError, match="0003_small_index"):
+        apply(empty_settings, small)
+    with connect(empty_settings) as conn:
+        done = migrations.apply_outside(conn, small)
+        assert [migration.id for migration in done] == ["0001_small_one", "0002_small_two", "0003_small_index"]
+    assert apply(empty_settings, small) == ["0004_small_four"]
+    with pytest.raises(NotRehearsableError, match="0003_small_index"):
+        rollback(empty_settings, small, down_to="0002_small_two")
+
+
+def test_rolling_back_to_an_unknown_migration_is_refused(settings: Settings) -> None:
+    with pytest.raises(MigrationError, match="0000_nothing is not an applied migration"):
+        rollback(settings, down_to="0000_nothing")
+
+
+def test_the_directory_may_have_any_name(empty_settings: Settings, small: Path) -> None:
+    odd = small.parent / "a [b] c*"
+    small.rename(odd)
+    assert apply(empty_settings, odd) == ["0001_small_one", "0002_small_two"]
