@@ -77,20 +77,23 @@ return 'INV-' || lpad(p_ordinal::text, greatest(4, length(p_ordinal::text)), '0'
 comment on function billing.invoice_number(bigint) is 'The number that the application gives to its n-th invoice: INV-0985.';
 
 create function billing.assignment_of_week(p_company uuid, p_contractor uuid, p_facility uuid, p_week_start date)
-returns table (assignment_id uuid)
+returns uuid
 language sql stable parallel safe
-as $$
+return (
     select a.id
     from billing.assignments as a
     where a.company_id = p_company and a.contractor_id = p_contractor and a.facility_id = p_facility
         and a.effective_from <= p_week_start + 6 and coalesce(a.effective_to, 'infinity') >= p_week_start
-    order by a.effective_from <= p_week_start desc,
-        case when a.effective_from <= p_week_start then a.effective_from end desc, a.effective_from, a.id
+    order by
+        a.effective_from <= p_week_start desc,
+        case when a.effective_from <= p_week_start then a.effective_from end desc,
+        a.effective_from asc,
+        a.id asc
     limit 1
-$$;
+);
 comment on function billing.assignment_of_week(uuid, uuid, uuid, date) is
 'The version of an assignment that was effective in the week: the one at its first day, else the first that began in it;
-no row where there was none. Without SET, so that the planner can inline it into statements over many lines.';
+null where there was none.';
 
 do $do$
 begin

@@ -10,4 +10,5 @@ drop table staging.invoice_documents;
 drop table staging.invoice_lines;
 drop table staging.invoices;
 drop function staging.refuse_unstaging();
+drop function billing.keep_facility_aliases(uuid, jsonb);
 drop table billing.facility_aliases;

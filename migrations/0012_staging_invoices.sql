@@ -14,6 +14,25 @@ comment on column billing.facility_aliases.company_id is 'Whose client it is.';
 comment on column billing.facility_aliases.alias is 'The name in lower case, blanks collapsed.';
 comment on column billing.facility_aliases.facility_id is 'The facility that is meant.';
 
+create function billing.keep_facility_aliases(p_company uuid, p_aliases jsonb) returns bigint
+language sql volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    with kept as (
+        insert into billing.facility_aliases (company_id, alias, facility_id)
+        select p_company, g.alias, g.facility_id
+        from jsonb_to_recordset(p_aliases) as g (alias text, facility_id uuid)
+        on conflict (company_id, alias) do update set facility_id = excluded.facility_id
+        where facility_aliases.facility_id <> excluded.facility_id
+        returning 1
+    )
+    select count(*) from kept
+$$;
+comment on function billing.keep_facility_aliases(uuid, jsonb) is
+'Keeps names under which a company''s facilities appear in files, [{alias, facility_id}]; the last one given for a name stands.
+How many are new or changed.';
+
 create table staging.invoices (
     company_id uuid not null references billing.companies (id),
     -- Text as it was issued; its numeric part is what counts for the watermark.
@@ -120,6 +139,7 @@ create trigger refuse_unstaging before delete on staging.invoices
 for each row execute function staging.refuse_unstaging();
 
 revoke execute on all functions in schema staging from public;
+revoke execute on function billing.keep_facility_aliases(uuid, jsonb) from public;
 do $do$
 begin
     perform backfill.track('billing.facility_aliases', '{alias}', null);
@@ -128,7 +148,8 @@ begin
     perform backfill.track('staging.invoice_documents', '{invoice_number}', null);
     perform backfill.grant_to('backfill_auditor',
         'select on staging.invoices, staging.invoice_lines, staging.invoice_documents, billing.facility_aliases');
-    perform backfill.grant_to('backfill_operator', 'insert, update, delete on staging.invoices, staging.invoice_lines, '
-        'staging.invoice_documents, billing.facility_aliases');
+    perform backfill.grant_to('backfill_operator',
+        'insert, update, delete on staging.invoices, staging.invoice_lines, staging.invoice_documents');
+    perform backfill.grant_to('backfill_operator', 'execute on function billing.keep_facility_aliases(uuid, jsonb)');
 end;
 $do$;

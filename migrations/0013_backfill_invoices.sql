@@ -167,7 +167,9 @@ select
     l.line_no,
     l.description,
     l.contractor_id,
-    a.assignment_id,
+    billing.assignment_of_week(
+        l.company_id, l.contractor_id, s.facility_id, coalesce(l.week_start, s.period_start)
+    ) as assignment_id,
     l.week_start,
     l.hours,
     l.rate_cents,
@@ -175,9 +177,6 @@ select
 from staging.invoices as s
 inner join billing.invoices as i on s.invoice_id = i.id
 inner join staging.invoice_lines as l on s.company_id = l.company_id and s.invoice_number = l.invoice_number
-left join lateral billing.assignment_of_week(
-    l.company_id, l.contractor_id, s.facility_id, coalesce(l.week_start, s.period_start)
-) as a on l.contractor_id is not null
 where not exists (
         select from billing.invoice_lines as x
         where x.invoice_id = s.invoice_id

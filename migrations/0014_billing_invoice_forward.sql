@@ -36,14 +36,12 @@ begin
     returning * into v_invoice;
     insert into billing.invoice_lines (company_id, invoice_id, line_no, description, contractor_id, assignment_id, week_start,
         hours, rate_cents, amount_cents)
-    select p_company, v_invoice.id, l.place, l.description, l.contractor_id, a.assignment_id, l.week_start, l.hours, l.rate_cents,
-        l.amount_cents
+    select p_company, v_invoice.id, l.place, l.description, l.contractor_id,
+        billing.assignment_of_week(p_company, l.contractor_id, p_facility, coalesce(l.week_start, p_period_start)),
+        l.week_start, l.hours, l.rate_cents, l.amount_cents
     from rows from (jsonb_to_recordset(p_lines) as (description text, contractor_id uuid, week_start date,
         hours numeric(9, 2), rate_cents bigint, amount_cents bigint)) with ordinality
-        as l (description, contractor_id, week_start, hours, rate_cents, amount_cents, place)
-    left join lateral billing.assignment_of_week(
-        p_company, l.contractor_id, p_facility, coalesce(l.week_start, p_period_start)
-    ) as a on l.contractor_id is not null;
+        as l (description, contractor_id, week_start, hours, rate_cents, amount_cents, place);
     return v_invoice;
 end;
 $$;

@@ -212,13 +212,12 @@ begin
         insert into billing.invoice_lines (id, company_id, invoice_id, line_no, description, contractor_id, assignment_id,
             week_start, hours, rate_cents, amount_cents, variance_flagged)
         select backfill.business_id('invoice line', p_invoice::text, l.place::text), v_old.company_id, p_invoice, l.place,
-            l.description, l.contractor_id, a.assignment_id, l.week_start, l.hours, l.rate_cents, l.amount_cents, false
+            l.description, l.contractor_id, billing.assignment_of_week(
+                v_old.company_id, l.contractor_id, v_old.facility_id, coalesce(l.week_start, v_new.period_start)
+            ), l.week_start, l.hours, l.rate_cents, l.amount_cents, false
         from rows from (jsonb_to_recordset(p_changes -> 'lines') as (description text, contractor_id uuid, week_start date,
             hours numeric(9, 2), rate_cents bigint, amount_cents bigint)) with ordinality
-            as l (description, contractor_id, week_start, hours, rate_cents, amount_cents, place)
-        left join lateral billing.assignment_of_week(
-            v_old.company_id, l.contractor_id, v_old.facility_id, coalesce(l.week_start, v_new.period_start)
-        ) as a on l.contractor_id is not null;
+            as l (description, contractor_id, week_start, hours, rate_cents, amount_cents, place);
     end if;
     if v_new.sent_at is null or v_new.due_date is null or v_new.period_start is null or v_new.period_end is null
         or v_new.total_cents is null or v_new.period_end < v_new.period_start or v_new.total_cents <= 0 then
