@@ -94,7 +94,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_branches text := $sql$select null::uuid as run_id, null::text as table_name, null::integer as statement,
-        null::integer as pack, null::bigint as row_no, null::text as operation, null::text as business_key,
+        null::integer as pack, null::bigint as row_no, null::text as operation, null::text as business_key, null::text as primary_key,
         null::bigint as cents_before, null::bigint as cents_after, null::jsonb as before, null::jsonb as after
         where false$sql$;
     v_table backfill.tracked;
@@ -102,8 +102,9 @@ declare
     v_after text;
     v_unnest text;
     v_names text;
-    v_key_before text;
-    v_key_after text;
+    v_business_key text[];
+    v_primary_key text[];
+    v_money integer;
 begin
     for v_table in select * from backfill.tracked where not p_empty order by table_name loop
         -- Text images of built-in types are shown as what they are (a json column as json).
@@ -121,23 +122,37 @@ begin
         into v_before, v_after, v_unnest, v_names
         from unnest(v_table.columns, v_table.types, v_table.stored_types) with ordinality as s (name, type, stored, i)
         left join pg_type as t on t.oid = to_regtype(s.type);
-        select string_agg(format('before.r ->> %L', k.name), ', ' order by k.i),
-            string_agg(format('after.r ->> %L', k.name), ', ' order by k.i)
-        into v_key_before, v_key_after
-        from unnest(v_table.business_key) with ordinality as k (name, i);
+        -- Keys and cents come from their own arrays: who reads only them does not pay for the images.
+        select array_agg(k.value order by k.of_primary, k.i) filter (where not k.of_primary),
+            array_agg(k.value order by k.of_primary, k.i) filter (where k.of_primary)
+        into v_business_key, v_primary_key
+        from (
+            select k.i, k.of_primary, format(
+                case when v_table.stored_types[c.i] in ('text', 'uuid', 'integer', 'bigint') then '%s' else '(to_jsonb(%s) #>> ''{}'')' end,
+                format('case when p.operation = ''D'' then u.b%1$s else u.a%1$s end', c.i)) as value
+            from (
+                select name, i, false as of_primary from unnest(v_table.business_key) with ordinality as b (name, i)
+                union all
+                select name, i, true from unnest(v_table.key_columns) with ordinality as b (name, i)
+            ) as k
+            cross join lateral (select array_position(v_table.columns, k.name) as i) as c
+            where c.i is not null
+        ) as k;
+        v_money := array_position(v_table.columns, v_table.money);
         v_branches := v_branches || format($sql$
             union all
             select p.run_id, %1$L, p.statement, p.pack, u.row_no,
                 case p.operation when 'I' then 'INSERT' when 'U' then 'UPDATE' else 'DELETE' end,
-                case when p.operation = 'D' then concat_ws(' / ', %6$s) else concat_ws(' / ', %7$s) end,
+                concat_ws(' / ', %6$s), concat_ws(' / ', %7$s),
                 %8$s, before.r, after.r
             from backfill_audit.%2$I as p
             cross join lateral unnest(%3$s) with ordinality as u (%4$s, row_no)
             cross join lateral (select case when p.operation <> 'I' then to_jsonb(x) end as r from (select %5$s) as x) as before
             cross join lateral (select case when p.operation <> 'D' then to_jsonb(x) end as r from (select %9$s) as x) as after$sql$,
-            v_table.table_name, v_table.pack_name, v_unnest, v_names, v_before, v_key_before, v_key_after,
-            case when v_table.money is null then 'null::bigint, null::bigint'
-                else format('(before.r ->> %1$L)::bigint, (after.r ->> %1$L)::bigint', v_table.money) end,
+            v_table.table_name, v_table.pack_name, v_unnest, v_names, v_before,
+            coalesce(array_to_string(v_business_key, ', '), 'null'), coalesce(array_to_string(v_primary_key, ', '), 'null'),
+            case when v_money is null then 'null::bigint, null::bigint' else format(
+                'case when p.b%1$s is null and p.operation = ''U'' then u.a%1$s else u.b%1$s end::bigint, u.a%1$s::bigint', v_money) end,
             v_after);
     end loop;
     execute 'create or replace view backfill.change_log as ' || v_branches;
@@ -563,6 +578,7 @@ comment on column backfill.change_log.pack is 'Pack of the statement that holds 
 comment on column backfill.change_log.row_no is 'Place in the pack.';
 comment on column backfill.change_log.operation is 'INSERT, UPDATE or DELETE.';
 comment on column backfill.change_log.business_key is 'The row as a person knows it, parts joined by " / ".';
+comment on column backfill.change_log.primary_key is 'Its primary key as text, parts joined by " / ": to join the table without unpacking images.';
 comment on column backfill.change_log.cents_before is 'The money column before; null where there was no row.';
 comment on column backfill.change_log.cents_after is 'The money column after; null where there is no row any more.';
 comment on column backfill.change_log.before is 'The whole row before, null for an INSERT.';

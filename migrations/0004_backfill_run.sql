@@ -76,10 +76,12 @@ create function backfill.run_digest(p_run uuid) returns text
 language plpgsql stable
 security definer
 set search_path = pg_catalog, pg_temp
+set jit = off
 as $$
 declare
     v_log backfill.backfill_log;
     v_table backfill.tracked;
+    v_operation "char";
     v_unnest text;
     v_names text;
     v_values text;
@@ -93,46 +95,46 @@ begin
         raise exception 'there is no run %', p_run using errcode = 'BF009', hint = 'select run_id, backfill from backfill.backfill_log;';
     end if;
     for v_table in select * from backfill.tracked order by table_name collate "C" loop
-        -- A column that was added after the run is in none of its packs: an old run keeps its digest. Arrays that
-        -- no pack holds (what an update left alone) are not even unpacked.
-        execute format('select array[%s], array[%s] from backfill_audit.%I where run_id = $1',
-            (select string_agg(format('bool_or(b%s is not null)', i), ', ' order by i) from generate_subscripts(v_table.columns, 1) as i),
-            (select string_agg(format('bool_or(a%s is not null)', i), ', ' order by i) from generate_subscripts(v_table.columns, 1) as i),
-            v_table.pack_name)
-        into v_before, v_after using p_run;
-        continue when array_position(v_before || v_after, true) is null;
-        select string_agg('p.' || s.side || s.i, ', ' order by s.side, s.i),
-            string_agg(s.side || s.i, ', ' order by s.side, s.i),
-            -- "Now" differs between a rehearsal and its apply; the moment the run began counts as equal.
-            string_agg(case s.stored
-                when 'timestamp with time zone' then format('case when %1$s = $2 then ''-infinity'' else %1$s end', s.value)
-                when 'timestamp without time zone' then format('case when %1$s = $3 then ''-infinity'' else %1$s end', s.value)
-                else s.value end || s.told, ', ' order by s.name collate "C", s.side)
-        into v_unnest, v_names, v_values
-        from (
-            select c.name, c.stored, c.i, 'a' as side, format('u.a%s', c.i) as value, '' as told
-            from unnest(v_table.columns, v_table.stored_types) with ordinality as c (name, stored, i)
-            where v_after[c.i]
-            union all
-            -- Of an update only what it changed counts of the image before: the rest would be hashed twice. A
-            -- second value tells a change from null from none.
-            select c.name, c.stored, c.i, 'b' as side, case when v_after[c.i] then format(
-                'case when p.operation = ''U'' and (p.b%1$s is null or u.b%1$s is not distinct from u.a%1$s) then null else u.b%1$s end',
-                c.i) else format('u.b%s', c.i) end,
-                case when v_after[c.i] then format(', p.operation = ''U'' and p.b%1$s is not null and u.b%1$s is null and u.a%1$s is not null', c.i) else '' end
-            from unnest(v_table.columns, v_table.stored_types) with ordinality as c (name, stored, i)
-            where v_before[c.i]
-        ) as s;
-        -- A record's hash is linear in those of its columns: without hashing it once more, two rows that
-        -- exchange an amount would add up to the same.
-        execute format('select string_agg(format(''%%s %%s %%s'', x.operation, x.n, x.hash), '','' order by x.operation) from ('
-            'select p.operation, count(*) as n, sum(hashint8extended(hash_record_extended(row(%s), 0), 0)) as hash '
-            'from backfill_audit.%I as p cross join lateral unnest(%s) as u (%s) where p.run_id = $1 group by p.operation) as x',
-            v_values, v_table.pack_name, v_unnest, v_names)
-        into v_part using p_run, v_log.started_at, v_log.started_at at time zone v_log.time_zone;
-        if v_part is not null then
+        foreach v_operation in array '{D,I,U}'::"char"[] loop
+            -- A column that was added after the run is in none of its packs: an old run keeps its digest. Arrays that
+            -- no pack holds (what an update left alone) are not even unpacked.
+            execute format('select array[%s], array[%s] from backfill_audit.%I where run_id = $1 and operation = $2',
+                (select string_agg(format('bool_or(b%s is not null)', i), ', ' order by i) from generate_subscripts(v_table.columns, 1) as i),
+                (select string_agg(format('bool_or(a%s is not null)', i), ', ' order by i) from generate_subscripts(v_table.columns, 1) as i),
+                v_table.pack_name)
+            into v_before, v_after using p_run, v_operation;
+            continue when array_position(v_before || v_after, true) is null;
+            -- Of an update it is the key and what changed, from what to what: the rest is as it was and would only cost time.
+            select string_agg('p.' || s.side || s.i, ', ' order by s.side, s.i),
+                string_agg(s.side || s.i, ', ' order by s.side, s.i),
+                -- "Now" differs between a rehearsal and its apply; the moment the run began counts as equal.
+                string_agg(case s.stored
+                    when 'timestamp with time zone' then format('case when %1$s = $2 then ''-infinity'' else %1$s end', s.value)
+                    when 'timestamp without time zone' then format('case when %1$s = $3 then ''-infinity'' else %1$s end', s.value)
+                    else s.value end || s.told, ', ' order by s.name collate "C", s.side)
+            into v_unnest, v_names, v_values
+            from (
+                select c.name, c.stored, c.i, d.side,
+                    case when v_operation <> 'U' or c.name = any(v_table.key_columns) and d.side = 'a' then format('u.%s%s', d.side, c.i)
+                        -- A pack without the array before left the column alone in all its rows.
+                        else format('case when p.b%1$s is not null and u.b%1$s is distinct from u.a%1$s then u.%2$s%1$s end', c.i, d.side)
+                    end as value,
+                    -- A second value tells a change from null, or to null, from none.
+                    case when v_operation = 'U' and d.side = 'b'
+                        then format(', p.b%1$s is not null and u.b%1$s is distinct from u.a%1$s', c.i) else '' end as told
+                from unnest(v_table.columns, v_table.stored_types) with ordinality as c (name, stored, i)
+                cross join (values ('a'), ('b')) as d (side)
+                where case when v_operation = 'U' then v_before[c.i] or c.name = any(v_table.key_columns) and d.side = 'a'
+                    when d.side = 'a' then v_after[c.i] else v_before[c.i] end
+            ) as s;
+            -- A record's hash is linear in those of its columns: without hashing it once more, two rows that
+            -- exchange an amount would add up to the same.
+            execute format('select format(''%%s %%s %%s'', $4, count(*), sum(hashint8extended(hash_record_extended(row(%s), 0), 0))) '
+                'from backfill_audit.%I as p cross join lateral unnest(%s) as u (%s) where p.run_id = $1 and p.operation = $4',
+                v_values, v_table.pack_name, v_unnest, v_names)
+            into v_part using p_run, v_log.started_at, v_log.started_at at time zone v_log.time_zone, v_operation;
             v_parts := v_parts || format('%s: %s;', v_table.table_name, v_part);
-        end if;
+        end loop;
     end loop;
     return encode(sha256(convert_to(v_parts, 'UTF8')), 'hex');
 end;

@@ -121,8 +121,7 @@ language plpgsql volatile
 security definer
 set search_path = pg_catalog, pg_temp
 set jit = off
--- Planned for the tables as they are now; and never a loop over the table that grows meanwhile: it would visit its own new rows.
-set plan_cache_mode = force_custom_plan
+-- Never a loop over the table that grows meanwhile: it would visit its own new rows.
 set enable_nestloop = off
 set work_mem = '64MB'
 as $$

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from psycopg import IsolationLevel
 from psycopg.rows import dict_row
 
 from runner import gates as gates_
@@ -161,6 +162,8 @@ def apply(
         applied = attempt(rehearsal.digests)
         if applied.stopped:
             return report("gate failed", applied)
+        if not applied.backfills and not applied.migrations:
+            return report("nothing due", applied)  # another runner did all of it in between
         differences = _differences(rehearsal, applied)
         return report("apply differed" if differences else "applied", applied, differences)
 
@@ -189,7 +192,14 @@ def _outside(
     names = tuple(migration.id for migration in pending if not migration.transactional)
     if names and plan.allow_non_transactional and not plan.dry_run:
         progress(f"migrations outside a transaction: {', '.join(names)}")
-        done = migrations.apply_outside(conn, settings.migrations)
+        # A second connection holds the lock: these statements refuse a transaction of their own. It keeps no
+        # snapshot, for which CREATE INDEX CONCURRENTLY would wait.
+        with (
+            connect(settings, application_name="runner apply (lock)") as other,
+            locked_transaction(other, settings, isolation=IsolationLevel.READ_COMMITTED),
+        ):
+            other.execute("set local idle_in_transaction_session_timeout = 0")
+            done = migrations.apply_outside(conn, settings.migrations)
         return (), tuple(migration.id for migration in done)
     if names and not plan.dry_run:
         raise NotRehearsableError(

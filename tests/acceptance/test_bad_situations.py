@@ -12,7 +12,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from runner import embedded
 from runner.settings import ROOT
-from tests.acceptance.story import SAMPLE_CHARGES, adopt, charges, config, last_run, run, shell, sql
+from tests.acceptance.story import LOCK, SAMPLE_CHARGES, adopt, charges, config, holding, last_run, run, shell, sql
 
 SECRET = "hunter2secret"
 
@@ -286,6 +286,11 @@ def test_a_migration_outside_a_transaction_is_named_and_needs_its_flag(
     assert f"due {SAMPLE_CHARGES} rows" in rehearsed.out
     one_message(run(url, "apply", "--yes", *options, code=1), name, "--allow-non-transactional")
     assert f"cannot be rehearsed: {name}" in run(url, "doctor", *options).out
+    with holding(url, LOCK):
+        config(tmp_path, migrations="migrations", lock_wait="200ms")
+        busy = run(url, "apply", "--yes", "--allow-non-transactional", *options, code=5)
+    assert "another run holds the lock" in busy.err
+    config(tmp_path, migrations="migrations")
     assert dump(url, "--inserts") == before
     # It is committed before the question: whoever says no is told that it stays.
     declined = run(url, "apply", "--allow-non-transactional", *options)

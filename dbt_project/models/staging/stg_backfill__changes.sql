@@ -2,6 +2,8 @@ select
     run_id,
     table_name,
     operation,
+    primary_key,
+    cents_after,
     before,
     after,
     concat_ws('|', run_id, table_name, statement, pack, row_no) as change_key

@@ -1,7 +1,8 @@
-with images as materialized ( -- the log makes an image anew each time it is mentioned
+with images as materialized (
     select
         run_id,
-        after
+        primary_key,
+        cents_after
     from {{ ref('stg_backfill__changes') }}
     where
         -- As a value, the run is looked up in the log; as a join, the whole log would be unpacked.
@@ -14,8 +15,8 @@ written as (
     select
         last_run.run_id,
         last_run.transactions_ago,
-        images.after ->> 'id' as id,
-        (images.after ->> 'amount_cents')::bigint as amount_cents
+        images.primary_key as id,
+        images.cents_after as amount_cents
     from images
     inner join {{ ref('last_charges_run') }} as last_run on images.run_id = last_run.run_id
 ),
