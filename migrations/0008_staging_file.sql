@@ -41,9 +41,31 @@ $$;
 comment on function backfill.ensure_run(text, jsonb) is
 'For functions that a person calls: opens a manual run where none is open (true: the caller finishes it), else joins the open one.';
 
+create function staging.analyze_tables(variadic p_tables regclass[]) returns void
+language plpgsql volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_table regclass;
+begin
+    foreach v_table in array p_tables loop
+        if (select relnamespace from pg_class where oid = v_table) <> 'staging'::regnamespace then
+            raise exception '% is not a table of schema staging', v_table using errcode = 'BF009';
+        end if;
+        execute format('analyze %s', v_table);
+    end loop;
+end;
+$$;
+
+comment on function staging.analyze_tables(regclass[]) is
+'Statistics of staging tables that a loader has just filled: what is due is asked next, before autovacuum comes by.';
+
 revoke execute on all functions in schema backfill from public;
+revoke execute on all functions in schema staging from public;
 do $do$
 begin
+    perform backfill.grant_to('backfill_operator', 'execute on function staging.analyze_tables(regclass[])');
     perform backfill.track('staging.file', '{loader,name}', null);
     perform backfill.grant_to('backfill_auditor', 'usage on schema staging');
     perform backfill.grant_to('backfill_auditor', 'select on staging.file');

@@ -167,9 +167,12 @@ select
     l.line_no,
     l.description,
     l.contractor_id,
-    billing.assignment_of_week(
-        l.company_id, l.contractor_id, s.facility_id, coalesce(l.week_start, s.period_start)
-    ) as assignment_id,
+    case
+        when l.contractor_id is not null
+            then billing.assignment_of_week(
+                    l.company_id, l.contractor_id, s.facility_id, coalesce(l.week_start, s.period_start)
+                )
+    end as assignment_id,
     l.week_start,
     l.hours,
     l.rate_cents,
@@ -216,35 +219,37 @@ set jit = off
 as $$
 declare
     v_company record;
-    v_before bigint;
-    v_after bigint;
+    v_mark bigint;
     v_marks jsonb := '{}';
     -- As text, so that each call is planned for what it writes. plan_cache_mode would do that to every foreign key's check too.
     v_only text := case when p_company is null then '' else
         format('where d.company_id = %L and d.invoice_number = %L', p_company, p_number) end;
 begin
+    -- First the locks, in order: from here on nobody else numbers invoices of these companies.
     for v_company in
-        select s.company_id, max(billing.invoice_ordinal(s.invoice_number)) as highest
+        select distinct s.company_id
         from backfill.invoices_open as s
         where p_company is null or (s.company_id = p_company and s.invoice_number = p_number)
-        group by s.company_id
         order by s.company_id
     loop
-        v_before := backfill.raise_watermark(v_company.company_id, 0);
-        -- Only what will be written counts: a rejected number moves nothing.
-        execute format('select max(billing.invoice_ordinal(d.invoice_number)) from backfill.invoices_due as d %s %s d.company_id = %L',
-            v_only, case when p_company is null then 'where' else 'and' end, v_company.company_id)
-        into v_company.highest;
-        v_after := backfill.raise_watermark(v_company.company_id, coalesce(v_company.highest, 0));
-        v_marks := v_marks || jsonb_build_object(v_company.company_id, jsonb_build_object('before', v_before, 'after', v_after));
+        v_mark := backfill.raise_watermark(v_company.company_id, 0);
+        v_marks := v_marks || jsonb_build_object(v_company.company_id, jsonb_build_object('before', v_mark, 'after', v_mark));
     end loop;
 
-    execute 'insert into billing.invoices (id, company_id, facility_id, invoice_number, period_start, period_end, status, sent_at, '
+    -- Only what is written counts for the watermark: a rejected number moves nothing.
+    for v_company in execute 'with written as ('
+        'insert into billing.invoices (id, company_id, facility_id, invoice_number, period_start, period_end, status, sent_at, '
         'due_date, total_cents, amount_paid_cents, pdf_storage_path, created_at, origin) '
         'select d.invoice_id, d.company_id, d.facility_id, d.invoice_number, d.period_start, d.period_end, ''sent'', d.sent_at, '
         'd.due_date, d.total_cents, 0, p.stored_path, now(), ''backfill'' '
         'from backfill.invoices_due as d '
-        'left join staging.invoice_documents as p on p.company_id = d.company_id and p.invoice_number = d.invoice_number ' || v_only;
+        'left join staging.invoice_documents as p on p.company_id = d.company_id and p.invoice_number = d.invoice_number ' || v_only
+        || ' returning company_id, invoice_number) '
+        'select company_id, max(billing.invoice_ordinal(invoice_number)) as highest from written group by company_id order by company_id'
+    loop
+        v_marks := jsonb_set(v_marks, array[v_company.company_id::text, 'after'],
+            to_jsonb(backfill.raise_watermark(v_company.company_id, v_company.highest)));
+    end loop;
 
     execute 'insert into billing.invoice_lines (id, company_id, invoice_id, line_no, description, contractor_id, assignment_id, '
         'week_start, hours, rate_cents, amount_cents, variance_flagged) '
@@ -256,7 +261,7 @@ end;
 $$;
 
 comment on function backfill.write_invoices(uuid, text) is
-'Writes the due invoices (or the one named) with their lines, after moving the watermark under its lock.';
+'Writes the due invoices (or the one named) with their lines, and moves the watermark, whose lock it takes first.';
 
 create function backfill.invoices(p_parameters jsonb default '{}') returns jsonb
 language sql volatile

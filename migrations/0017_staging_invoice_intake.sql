@@ -182,6 +182,8 @@ begin
     from pg_temp.intake as n
     where n.reason is null and not n.staged and p_lines_file is null;
 
+    perform staging.analyze_tables('staging.invoices', 'staging.invoice_lines');
+
     insert into pg_temp.intake_rejects (kind, source_key, line, reason, cents)
     select 'invoices', n.number, n.line, n.reason, n.total_cents from pg_temp.intake as n where n.reason is not null;
     insert into pg_temp.intake_rejects (kind, source_key, line, reason, cents)
