@@ -144,9 +144,9 @@ comment on function backfill.run_digest(uuid) is
 'Order-independent hash of all changes of a run. Equal for a rehearsal and an apply that write the same rows: the run''s
 own start time counts as equal wherever it was written.';
 
-create function backfill.begin_run(
-    p_backfill text, p_parameters jsonb default '{}', p_subject jsonb default '{}', p_mode text default 'manual',
-    p_actor text default null, p_spans_transactions boolean default false, p_reverses uuid default null
+create function backfill.start_run(
+    p_backfill text, p_parameters jsonb, p_subject jsonb, p_mode text, p_actor text, p_spans_transactions boolean,
+    p_reverses uuid
 ) returns uuid
 language plpgsql volatile
 security definer
@@ -173,7 +173,27 @@ begin
 end;
 $$;
 
-comment on function backfill.begin_run(text, jsonb, jsonb, text, text, boolean, uuid) is
+comment on function backfill.start_run(text, jsonb, jsonb, text, text, boolean, uuid) is
+'What begin_run() and reverse_run() share. Granted to nobody: an open reversal may change what is immutable otherwise.';
+
+create function backfill.begin_run(
+    p_backfill text, p_parameters jsonb default '{}', p_subject jsonb default '{}', p_mode text default 'manual',
+    p_actor text default null, p_spans_transactions boolean default false
+) returns uuid
+language plpgsql volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if p_mode = 'reversal' then
+        raise exception 'a reversal cannot be begun by hand' using errcode = 'BF001',
+            hint = 'It writes what its run found before, and nothing else: select * from backfill.reverse_run(run);';
+    end if;
+    return backfill.start_run(p_backfill, p_parameters, p_subject, p_mode, p_actor, p_spans_transactions, null);
+end;
+$$;
+
+comment on function backfill.begin_run(text, jsonb, jsonb, text, text, boolean) is
 'Opens a run in this transaction: from here on every change of a tracked table is captured, until backfill.finish_run().
 A run that spans transactions is committed first, and continued with backfill.resume_run(run) in each.';
 
@@ -432,7 +452,7 @@ begin
     perform backfill.grant_to('backfill_auditor', 'execute on function backfill.entry(text)');
     perform backfill.grant_to('backfill_operator', 'execute on function backfill.take_lock()');
     perform backfill.grant_to('backfill_operator',
-        'execute on function backfill.begin_run(text, jsonb, jsonb, text, text, boolean, uuid)');
+        'execute on function backfill.begin_run(text, jsonb, jsonb, text, text, boolean)');
     perform backfill.grant_to('backfill_operator', 'execute on function backfill.resume_run(uuid)');
     perform backfill.grant_to('backfill_operator', 'execute on function backfill.finish_run(jsonb, jsonb, text)');
     perform backfill.grant_to('backfill_operator', 'execute on function backfill.run(text, jsonb, integer, text)');

@@ -763,8 +763,8 @@ begin
         raise notice 'run % was already reversed by run %', p_run, v_log.reversed_by;
         return;
     end if;
-    v_reversal := backfill.begin_run(v_log.backfill, jsonb_build_object('run', p_run), v_log.subject, 'reversal', p_actor,
-        p_reverses => p_run);
+    v_reversal := backfill.start_run(
+        v_log.backfill, jsonb_build_object('run', p_run), v_log.subject, 'reversal', p_actor, false, p_run);
 
     for v_table in select * from backfill.undo_tables(p_run) loop
         if not v_table.active then

@@ -64,18 +64,19 @@ def load_rent_history(
 
 
 def snapshot_paths(directory: Path) -> tuple[list[Path], tuple[str, ...]]:
-    """The *.json files of a directory in order of month and version, and the names of the other files.
+    """Whatever is named *.json in a directory, in order of month and version, and the names of all else that it holds.
 
+    A link to nowhere and a directory are taken too: reading them fails by name, so that none is passed over in silence.
     Raises UsageError where it cannot be read or holds no snapshot: nothing is no success.
     """
     try:
-        files = sorted(path for path in directory.iterdir() if path.is_file())
+        entries = sorted(directory.iterdir())
     except OSError as exc:
         raise UsageError(f"{directory} cannot be read: {exc.strerror}") from exc
-    paths = [path for path in files if path.suffix.lower() == ".json"]
+    paths = [path for path in entries if path.suffix.lower() == ".json"]
     if not any(is_snapshot(path.name) for path in paths):
         raise UsageError(f"{directory} holds no file YYYY_MM_vN.json")
-    return paths, tuple(path.name for path in files if path not in paths)
+    return paths, tuple(path.name for path in entries if path not in paths)
 
 
 def read_snapshot(path: Path) -> bytes:

@@ -17,8 +17,10 @@ LARGEST_FILE: Final = 1 << 20
 _LINE: Final = re.compile(r"(\S+)[ \t]+(.*)")
 _AMOUNT: Final = re.compile(r"([0-9]{1,12}(?:[.,][0-9]{1,2})?) kr")
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-# `# Tibber (elhandel)`: a heading of the form that the providers' have, of nobody who is known.
-_HEADING: Final = re.compile(r"#+\s*(\w[\w.&-]*(?: \w[\w.&-]*)?)\s*\(")
+# `# Tibber (elhandel)` and `# Tibber`: headings of the forms that the providers' have, of nobody who is known. Taken
+# for a comment, the lines below would go to the provider before.
+_HEADING: Final = re.compile(r"#+\s*(\w[\w.&-]*(?: \w[\w.&-]*)?)\s*\(.*")
+_NAME_ALONE: Final = re.compile(r"#+\s*([^\W\d_][\w.&-]*)\s*:?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +65,10 @@ def parse(content: bytes) -> tuple[list[Bill], list[BadLine]]:
         line = raw.strip(" \t")
         if line.startswith("#"):
             named = _provider(line)
-            heading = _HEADING.match(line)
+            heading = _HEADING.fullmatch(line) or (_NAME_ALONE.fullmatch(line) if provider else None)
             if named:
                 provider, unknown = named, None
-            elif heading:
+            elif heading and (heading.re is _HEADING or heading[1][0].isupper()):
                 provider, unknown = None, heading[1]
         elif line:
             try:

@@ -16,6 +16,7 @@ from runner.errors import (
     DuplicatesError,
     LedgerImmutableError,
     RollbackRefusedError,
+    RunStateError,
     translate,
 )
 from runner.settings import ROOT, Settings
@@ -100,6 +101,17 @@ def test_setting_the_run_by_hand_is_no_reversal(flat: Connection) -> None:
     reversal = value(flat, "select run_id from backfill.backfill_log where mode = 'reversal'")
     do(flat, f"select set_config('backfill.run_id', '{reversal}', true)")
     refuse(flat, "update rent.rent_ledger set amount_due = 1", LedgerImmutableError)
+
+
+def test_a_reversal_cannot_be_begun_by_hand_to_get_past_the_guard(flat: Connection) -> None:
+    assert "reverse_run" in refuse(flat, "select backfill.begin_run('mine', p_mode => 'reversal')", RunStateError)
+    refuse(flat, "update rent.rent_ledger set amount_due = 1", LedgerImmutableError)
+    granted = rows(
+        flat,
+        "select has_function_privilege(r, 'backfill.start_run(text,jsonb,jsonb,text,text,boolean,uuid)', 'execute')"
+        " from unnest(array['backfill_operator', 'backfill_auditor', 'public']) as r",
+    )
+    assert granted == [(False,)] * 3
 
 
 @pytest.mark.parametrize(

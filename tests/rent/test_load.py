@@ -13,6 +13,7 @@ from runner.errors import RejectsError, UsageError
 from runner.load_electricity import load_electricity
 from runner.load_rent_history import load_rent_history
 from runner.settings import Settings
+from runner.verify import verify_rent_history
 from tests.rent.flat import BILLS, HISTORY, ODD, ask, everything, furnish, runner
 
 
@@ -200,6 +201,24 @@ def test_other_files_of_the_directory_are_named(flat: Settings, tmp_path: Path) 
     command = runner(flat, "load", "rent-history", tmp_path / "history")
     assert command.returncode == 0
     assert "not looked at: electricity_bills.txt" in command.stderr
+
+
+def test_what_is_named_like_a_snapshot_and_cannot_be_read_is_never_passed_over(flat: Settings, tmp_path: Path) -> None:
+    """Verify would say that the files may be deleted."""
+    directory = tmp_path / "history"
+    shutil.copytree(HISTORY, directory)
+    (directory / "older").mkdir()
+    assert load_rent_history(flat, directory).ignored == ("older",)
+    assert verify_rent_history(flat, directory).ignored == ("older",)
+    (directory / "2023_06_v1.json").symlink_to(tmp_path / "gone.json")
+    for verb in (load_rent_history, verify_rent_history):
+        with pytest.raises(UsageError, match=r"2023_06_v1\.json cannot be read: No such file"):
+            verb(flat, directory)
+    (directory / "2023_06_v1.json").unlink()
+    (directory / "2023_06_v1.json").mkdir()
+    for verb in (load_rent_history, verify_rent_history):
+        with pytest.raises(UsageError, match=r"2023_06_v1\.json cannot be read: Is a directory"):
+            verb(flat, directory)
 
 
 def test_bills_land_with_their_lines(flat: Settings) -> None:

@@ -286,9 +286,15 @@ def test_a_line_that_is_no_bill_is_rejected_with_its_number(line: str, words: st
 
 def test_a_line_before_any_heading_or_below_an_unknown_one_is_rejected() -> None:
     assert bad_line("2025-01-01 5 kr", "# Elfakturor\n\n") == "stands before any heading: the provider is not known"
-    assert "heading of Tibber, who is not among Vattenfall, Fortum" in bad_line(
-        "2025-01-01 5 kr", "# Fortum (el)\n# Tibber (el)\n"
-    )
+    for heading in ("# Tibber (el)", "#Tibber", "## Tibber:"):
+        assert "heading of Tibber, who is not among Vattenfall, Fortum" in bad_line(
+            "2025-01-01 5 kr", f"# Fortum (el)\n{heading}\n"
+        )
+
+
+def test_other_comments_are_skipped_and_leave_the_provider() -> None:
+    comments = "# 2024\n# betalda\n# Alla dessa\n#\n# ---\n"
+    assert [bill[1] for bill in bills(f"# Fortum\n{comments}2025-01-01 5 kr")] == ["Fortum"]
 
 
 def test_a_bill_that_is_there_twice_is_rejected_the_second_time() -> None:
