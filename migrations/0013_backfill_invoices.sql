@@ -462,6 +462,7 @@ do $do$
 begin
     perform backfill.grant_to('backfill_auditor', 'select on backfill.invoices_open, backfill.invoice_conflicts, '
         'backfill.invoices_due, backfill.invoices_rejects, backfill.invoice_lines_due');
+    perform backfill.grant_to('backfill_operator', 'execute on function backfill.staged_differences(staging.invoices, jsonb)');
     perform backfill.grant_to('backfill_operator', 'execute on function '
         'backfill.backfill_invoice(uuid, uuid, text, date, date, timestamptz, date, bigint, jsonb, text)');
 end;

@@ -46,5 +46,9 @@ do $do$
 begin
     perform backfill.track('rent.rent_config', '{key,period}', 'value');
     perform backfill.track('rent.rent_ledger', '{tenant,period}', 'amount_due');
+    if exists (select from pg_roles where rolname = 'backfill_auditor') then
+        revoke all on all tables in schema rent from backfill_auditor;
+        revoke all on schema rent from backfill_auditor;
+    end if;
 end;
 $do$;

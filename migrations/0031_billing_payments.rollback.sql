@@ -2,6 +2,9 @@
 drop view billing.invoice_ledger;
 do $do$
 begin
+    if exists (select from pg_roles where rolname = 'backfill_auditor') then
+        revoke select on billing.customers, billing.billing_profiles, billing.payments from backfill_auditor;
+    end if;
     perform backfill.untrack(to_regclass('billing.payments'));
     perform backfill.untrack(to_regclass('billing.billing_profiles'));
     perform backfill.untrack(to_regclass('billing.customers'));

@@ -2,7 +2,7 @@
 -- currency and the billing profile.
 -- Safe: a table or column is created only where it is missing. New columns are nullable; the only default,
 -- currency USD, is for rows to come: a row that is there keeps null, which reads as "not known".
--- depends: 0010_billing_baseline
+-- depends: 0011_billing_invoice_origin
 
 create function backfill.create_baseline_column(
     p_relation text, p_column text, p_type text, p_default text default null
@@ -132,7 +132,6 @@ comment on column billing.invoice_ledger.status is 'draft, sent, partial, paid, 
 revoke execute on all functions in schema backfill from public;
 do $do$
 begin
-    perform backfill.grant_to('backfill_auditor', 'usage on schema billing');
     perform backfill.grant_to('backfill_auditor',
         'select on billing.customers, billing.billing_profiles, billing.payments, billing.invoice_ledger');
 end;

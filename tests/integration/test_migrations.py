@@ -88,6 +88,23 @@ def test_each_rollback_undoes_its_own_migration(empty_settings: Settings, dump: 
         assert dump(empty_settings.conninfo) == after[name], name
 
 
+def test_a_rollback_takes_back_every_right_in_the_schemas_of_the_applications(empty_settings: Settings) -> None:
+    """Where the tables were there before, and so stay."""
+    apply(empty_settings)
+    rights = """
+        select n.nspname, c.relname, coalesce(c.relacl, n.nspacl)::text
+        from pg_namespace as n left join pg_class as c on c.relnamespace = n.oid
+        where n.nspname in ('property', 'billing', 'rent')
+            and concat(c.relacl::text, n.nspacl::text) ~ '(backfill|billing)_[a-z]+='"""
+    with psycopg.connect(empty_settings.conninfo) as conn:
+        assert len({row[0] for row in conn.execute(rights.encode())}) == 3
+        conn.execute("delete from backfill.baseline")
+    rollback(empty_settings)
+    with psycopg.connect(empty_settings.conninfo) as conn:
+        assert conn.execute("select to_regclass('rent.rent_ledger') is not null").fetchone() == (True,)
+        assert conn.execute(rights.encode()).fetchall() == []
+
+
 def apply_first(conn: psycopg.Connection, count: int) -> None:
     """Apply all, then roll back to the first `count`, within one transaction."""
     migrations.apply(conn, DIRECTORY)
