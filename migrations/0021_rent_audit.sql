@@ -112,6 +112,8 @@ create table rent.calculation (
 create table rent.accepted_finding (
     tenant text not null,
     period text not null check (rent.is_period(period)),
+    -- Of this amount: when the row is billed anew with another, nobody has accepted that.
+    amount_due bigint not null,
     reason text not null check (length(trim(reason)) > 0),
     accepted_by text not null default session_user,
     accepted_at timestamptz not null default now(),
@@ -125,18 +127,21 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_opened boolean;
+    v_amount bigint;
     v_row rent.accepted_finding;
 begin
-    if not exists (select from rent.rent_ledger where tenant = p_tenant and period = p_period) then
+    select amount_due into v_amount from rent.rent_ledger where tenant = p_tenant and period = p_period;
+    if not found then
         raise exception 'nothing was billed to % for %', p_tenant, p_period
             using errcode = 'BF022', hint = 'select tenant, period from rent.rent_ledger;';
     end if;
     v_opened := backfill.ensure_run(
         format('rent: finding accepted for %s, %s', p_tenant, p_period),
         jsonb_build_object('tenant', p_tenant, 'period', p_period));
-    insert into rent.accepted_finding (tenant, period, reason) values (p_tenant, p_period, p_reason)
-    on conflict (tenant, period) do update set reason = excluded.reason, accepted_by = session_user, accepted_at = now()
-    where accepted_finding.reason <> excluded.reason;
+    insert into rent.accepted_finding as f (tenant, period, amount_due, reason) values (p_tenant, p_period, v_amount, p_reason)
+    on conflict (tenant, period) do update
+    set amount_due = excluded.amount_due, reason = excluded.reason, accepted_by = session_user, accepted_at = now()
+    where (f.amount_due, f.reason) is distinct from (excluded.amount_due, excluded.reason);
     if v_opened then
         perform backfill.finish_run();
     end if;
@@ -146,7 +151,8 @@ end;
 $$;
 
 comment on function rent.accept_finding(text, text, text) is
-'A billed row that has no calculation, or differs from it, stays as it is, and the gates let it pass with this reason.
+'A billed row that has no calculation, or differs from it, stays as it is, and the gates let it pass with this reason, as long
+as its amount is that of now.
 Example: select rent.accept_finding(''Adam'', ''2025-02'', ''rounded by agreement'');';
 
 comment on schema rent is 'Rent of a shared flat: who was billed what, and from which inputs. Money is öre (bigint), SEK.';
@@ -197,6 +203,7 @@ comment on column rent.calculation.file_sha256 is 'Of that file.';
 comment on table rent.accepted_finding is 'Billed rows that differ from their calculation, or have none, and stay so. See rent.accept_finding().';
 comment on column rent.accepted_finding.tenant is 'Whose.';
 comment on column rent.accepted_finding.period is 'YYYY-MM.';
+comment on column rent.accepted_finding.amount_due is 'What was billed then, in öre; of another amount nothing was accepted.';
 comment on column rent.accepted_finding.reason is 'Why it may stay.';
 comment on column rent.accepted_finding.accepted_by is 'Who said so.';
 comment on column rent.accepted_finding.accepted_at is 'When.';
@@ -208,7 +215,7 @@ begin
     perform backfill.track('rent.rent_config');
     perform backfill.track('rent.electricity_bills', '{provider,bill_date}', 'amount');
     perform backfill.track('rent.calculation', '{period,version}', null);
-    perform backfill.track('rent.accepted_finding', '{tenant,period}', null);
+    perform backfill.track('rent.accepted_finding', '{tenant,period}', 'amount_due');
     perform backfill.grant_to('backfill_auditor', 'usage on schema rent');
     perform backfill.grant_to('backfill_auditor', 'select on all tables in schema rent');
     perform backfill.grant_to('backfill_auditor', 'execute on all functions in schema rent');

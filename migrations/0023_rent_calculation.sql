@@ -304,7 +304,7 @@ as $$
         end
     from rent.rent_ledger as l
     left join rent.calculation as c on c.period = l.period and c.version = l.calculation_version
-    left join rent.accepted_finding as f on f.tenant = l.tenant and f.period = l.period
+    left join rent.accepted_finding as f on f.tenant = l.tenant and f.period = l.period and f.amount_due = l.amount_due
     cross join lateral (
         select rent.next_period(c.calculation_month) as lived_in,
             extract(day from rent.month_start(rent.next_period(c.calculation_month, 2)) - interval '1 day')::integer as days_of_month,

@@ -147,8 +147,10 @@ def _gates(conn: Connection, compiled: gates_.Gates, waivers: dict[str, Waiver])
     for result in results:
         if not result.stops:
             continue
-        text = f"{result.name}: {result.failures:,} failing rows" + (f" ({result.message})" if result.message else "")
-        if result.name in waivers:
+        text = f"{result.name}: {result.failures:,} failing rows"
+        if result.status == "error":  # nobody can answer for what nobody has seen
+            bad.append(f"{result.name} could not be run: {result.message}")
+        elif result.name in waivers:
             waived.append(f"{text}; waived until {waivers[result.name].until}: {waivers[result.name].reason}")
         else:
             bad.append(f"{text}; mend it, or runner waive {result.name}")

@@ -88,8 +88,7 @@ def _dump(settings: Settings, program: str, file: Path) -> tuple[str, int]:
                         size += part.write(chunk)
                 if process.returncode:
                     words.seek(0)
-                    said = scrub(words.read().decode(errors="replace"), settings.conninfo)
-                    raise SnapshotError(f"pg_dump failed: {' '.join(said.split())}")
+                    raise SnapshotError(_explain(scrub(words.read().decode(errors="replace"), settings.conninfo)))
                 part.flush()
                 os.fsync(part.fileno())
                 Path(part.name).replace(file)
@@ -99,3 +98,16 @@ def _dump(settings: Settings, program: str, file: Path) -> tuple[str, int]:
     except OSError as exc:
         raise SnapshotError(f"{file} cannot be written: {exc.strerror}") from exc
     return digest.hexdigest(), size
+
+
+def _explain(said: str) -> str:
+    """pg_dump's words without the query, which names every table, and the way out."""
+    lines = [line for line in said.splitlines() if "detail: Query was" not in line]
+    way = next((way for sign, way in _ADVICE if sign in said), "")
+    return f"pg_dump failed: {' '.join(' '.join(lines).split())}{way}"
+
+
+_ADVICE = (
+    ("row-level security", ". Policies would hide rows from this role: use the owner or a role with BYPASSRLS"),
+    ("permission denied", ". A dump holds every row: grant pg_read_all_data to this role, which lets it write nothing"),
+)

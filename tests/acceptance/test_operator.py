@@ -13,7 +13,7 @@ from psycopg.conninfo import make_conninfo
 
 from runner import demo
 from runner.settings import ROOT
-from tests.acceptance.story import SAMPLE_CHARGES, adopt, config, last_run, run, sql
+from tests.acceptance.story import SAMPLE_CHARGES, adopt, last_run, run, sql
 
 INVOICES = ROOT / "tests" / "data" / "invoices"
 RENT = demo.SAMPLES / "30_rent"
@@ -22,7 +22,8 @@ LEDGER = demo.SAMPLES / "50_reconciliation"
 WRITABLE = """
     select format('%I.%I', n.nspname, c.relname)
     from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
-    where c.relkind in ('r', 'p', 'v', 'f') and n.nspname in ('property', 'billing', 'rent', 'backfill', 'backfill_audit')
+    where c.relkind in ('r', 'p', 'v', 'f')
+        and n.nspname in ('property', 'billing', 'rent', 'backfill', 'backfill_audit')
         and c.oid <> 'backfill.reject'::regclass
         and (has_table_privilege(current_user, c.oid, 'insert, update, delete, truncate')
             or has_any_column_privilege(current_user, c.oid, 'insert, update'))
@@ -73,18 +74,18 @@ def test_charges_are_rehearsed_applied_looked_at_and_undone(operator: str) -> No
     assert sql(operator, "select count(*) from backfill.charges_due") == [(SAMPLE_CHARGES,)]
 
 
-def test_invoices_are_loaded_applied_and_undone(operator: str, tmp_path: Path) -> None:
-    sql(operator, "select billing.delete_invoice(id, 'in the way', 'Grace') from billing.invoices"
-                  " where invoice_number = 'INV-0992'")  # fmt: skip
-    settings = config(tmp_path) if not (toml := INVOICES / "runner.toml").exists() else ["--config", str(toml)]
+def test_invoices_are_loaded_applied_and_undone(operator: str) -> None:
     load = ["load", "invoices", str(INVOICES / "catalogue.csv"), "--aliases", str(INVOICES / "aliases.csv")]
-    company = sql(operator, "select name from billing.companies where name <> 'Northwind Billing'")[0][0]
-    options = ["--company", company, "--first-wins", "--allow-rejects", "2", *settings]
+    [(company,)] = sql(operator, "select name from billing.companies where name <> 'Northwind Billing'")
+    options = ["--company", company, "--first-wins", "--allow-rejects", "2", "--config", str(INVOICES / "runner.toml")]
     run(operator, *load, *options)
     assert "loaded before" in run(operator, *load, *options).out
+    sql(operator, "select billing.delete_invoice(id, 'in the way', 'Grace') from billing.invoices"
+                  " where invoice_number = 'INV-0992'")  # fmt: skip
     run(operator, "apply", "invoices", "--yes")
     assert sql(operator, "select count(*) from billing.invoices where origin = 'backfill'") == [(77,)]
-    run(operator, "rollback", last_run(operator), "--yes")
+    applied = sql(operator, "select run_id::text from backfill.backfill_log where backfill = 'invoices'")[0][0]
+    run(operator, "rollback", applied, "--yes")
 
 
 def test_the_flat_is_loaded_billed_proved_and_undone(operator: str) -> None:
@@ -97,11 +98,14 @@ def test_the_flat_is_loaded_billed_proved_and_undone(operator: str) -> None:
     run(operator, "verify", "electricity", bills)
     run(operator, "verify", "rent-history", history)
     sql(operator, "select rent.accept_finding('Dag', '2023-02', 'as agreed')")
-    assert sql(operator, """select count(*) from rent.record_calculation('2023-04', '{"Alma": {}}',
-        '{"kallhyra": 20000, "bredband": 400, "el": 950}', 'May')""") == [(1,)]
+    assert sql(
+        operator,
+        """select count(*) from rent.record_calculation('2023-04', '{"Alma": {}}',
+        '{"kallhyra": 20000, "bredband": 400, "el": 950}', 'May')""",
+    ) == [(1,)]
     sql(operator, "select rent.close_period('2023-04', 'settled')")
     billed = sql(operator, "select run_id::text from backfill.backfill_log where backfill = 'rent_history'")[0][0]
-    run(operator, "rollback", billed, "--yes", code=6)  # a row of it was accepted since
+    run(operator, "rollback", billed, "--yes")
     loaded = sql(operator, "select run_id::text from backfill.backfill_log where backfill = 'load electricity'")[0][0]
     run(operator, "rollback", loaded, "--yes")
 

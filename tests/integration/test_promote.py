@@ -181,6 +181,17 @@ def test_due_rows_and_failing_gates_are_red_until_mended_or_waived(ready: Connec
     assert f"| invoices_paid_more_than_their_total | {today} | finance via postgres | known, ticket 7 |" in text
 
 
+def test_a_gate_that_could_not_be_run_cannot_be_waived(ready: Connection, settings: Settings) -> None:
+    do(ready, "alter view property.tenant_balance rename to gone")
+    ready.commit()
+    waive(settings, "balances_that_do_not_add_up", until=str(value(ready, "select current_date")), reason="x")
+    ready.commit()
+    found = lines(settings)["gates"]
+    assert found.state == "red"
+    assert "balances_that_do_not_add_up could not be run: relation" in found.details[0]
+    assert all("could not be run" in detail for detail in found.details)
+
+
 def test_an_expired_waiver_does_not_count_and_a_waiver_cannot_be_changed(ready: Connection, settings: Settings) -> None:
     profile(ready, "usd")
     invoice(ready, "A")

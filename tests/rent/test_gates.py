@@ -178,6 +178,19 @@ def test_a_difference_stops_the_apply_until_it_is_accepted_with_a_reason(setting
     )
 
 
+def test_what_was_accepted_is_the_amount_of_then(done: Connection, compiled: gates.Gates) -> None:
+    differs = "ledger_rows_that_differ_from_their_calculation"
+    rebill = "update rent.rent_ledger set amount_due = {} where tenant = 'Dag' and period = '2023-02'"
+    unguarded = "alter table rent.rent_ledger disable trigger b_guard_ledger"
+    do(done, unguarded, rebill.format(318700), "select rent.accept_finding('Dag', '2023-02', 'a krona more, agreed')")
+    assert judge(done, compiled) == {}
+    do(done, rebill.format(318800))  # as after a reversal, when it is billed anew
+    assert set(judge(done, compiled)) == {differs}
+    assert "agreed" not in value(done, "select explanation from rent.explain('Dag', '2023-02')")
+    do(done, "select rent.accept_finding('Dag', '2023-02', 'a krona more, agreed')")
+    assert judge(done, compiled) == {}
+
+
 def test_accepting_is_a_run_needs_a_row_and_a_reason(conn: Connection) -> None:
     furnish(conn)
     for sql, words in (

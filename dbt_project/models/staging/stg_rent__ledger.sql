@@ -13,4 +13,7 @@ select
     accepted.reason as accepted_reason
 from {{ source('rent', 'rent_ledger') }} as ledger
 left join {{ source('rent', 'accepted_finding') }} as accepted
-    on ledger.tenant = accepted.tenant and ledger.period = accepted.period
+    on
+        ledger.tenant = accepted.tenant
+        and ledger.period = accepted.period
+        and ledger.amount_due = accepted.amount_due
