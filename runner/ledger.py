@@ -22,7 +22,11 @@ COLUMNS: Final = (
 LONGEST_LINE: Final = 1 << 20
 """Bytes. A longer line means that line ends were lost; the server would take all of it into memory."""
 
+LONGEST_RECORD: Final = 1 << 24
+"""Bytes, by line breaks inside of quotes, where records have to be looked at one by one."""
+
 _CHUNK: Final = 1 << 18
+_BAD_FORMAT: Final = "22P04"
 _BOM: Final = b"\xef\xbb\xbf"
 _SEPARATORS: Final = ",;\t|"
 _COPY_LINE: Final = re.compile(r"^COPY ledger_raw, line (\d+)", re.MULTILINE)
@@ -92,34 +96,121 @@ def chunks(file: LandedFile) -> Iterator[bytes]:
 def _fill(landing: Landing) -> None:
     for file in landing.files:
         separator, names = read_header(file)
-        command = sql.SQL(
-            "copy staging.ledger_raw ({}) from stdin"
-            " (format csv, header, delimiter {}, encoding 'UTF8', force_null ({}))"
-        ).format(
-            sql.SQL(", ").join(map(sql.Identifier, names)),
-            sql.Literal(separator),
-            sql.SQL(", ").join(map(sql.Identifier, names)),
-        )
+        command = _command(separator, names, numbered=False)
         landing.conn.execute("select staging.begin_ledger()")
-        lines, last = 0, b""
+        lines: int | None = None
         try:
-            with landing.conn.cursor() as cursor, cursor.copy(command) as copy:
-                for chunk in chunks(file):
-                    lines += chunk.count(b"\n")
-                    last = chunk[-1:]
-                    copy.write(chunk)
+            lines, taken = _send(landing, command, file)
         except psycopg.Error as exc:
-            raise _explain(exc, file) from exc
+            if exc.sqlstate != _BAD_FORMAT or "unterminated" in (exc.diag.message_primary or ""):
+                raise _explain(exc, file) from exc
+            taken = _send_one_by_one(landing, file, separator, names)
         row = landing.conn.execute(
-            "select row_count, reject_count from staging.take_ledger(%s, %s, %s)",
-            [file.sha256, file.name, lines + (last != b"\n")],
+            "select row_count, reject_count from staging.take_ledger(%s, %s, %s, %s)",
+            [file.sha256, file.name, lines, taken],
         ).fetchone()
-        if row is None or row == (0, 0):
-            raise LedgerFileError(f"{file.name} holds no line besides its header: nothing can be reconciled with it")
+        assert row is not None  # noqa: S101 - a function call returns a row
         landing.rows += row[0]
         landing.rejects += row[1]
-        if row[1]:
-            landing.sample += _sample(landing)
+        if not landing.rows and not landing.rejects:
+            raise LedgerFileError(f"{file.name} holds no line besides its header: nothing can be reconciled with it")
+        if landing.rejects:
+            landing.sample = _sample(landing)
+
+
+def _command(separator: str, names: list[str], *, numbered: bool) -> sql.Composed:
+    """COPY of the file as it is, or with each record's line before it."""
+    columns = sql.SQL(", ").join(map(sql.Identifier, names))
+    return sql.SQL(
+        "copy staging.ledger_raw ({}{}) from stdin (format csv, {}delimiter {}, encoding 'UTF8', force_null ({}))"
+    ).format(
+        sql.SQL("line, " if numbered else ""), columns, sql.SQL("" if numbered else "header, "),
+        sql.Literal(separator), columns,
+    )  # fmt: skip
+
+
+def _send(landing: Landing, command: sql.Composed, file: LandedFile) -> tuple[int, int]:
+    """The bytes as they are, below a savepoint; how many lines they have, and how many records the server took."""
+    lines, last = 0, b""
+    with landing.conn.transaction(), landing.conn.cursor() as cursor:
+        with cursor.copy(command) as copy:
+            for chunk in chunks(file):
+                lines += chunk.count(b"\n")
+                last = chunk[-1:]
+                copy.write(chunk)
+        return lines + (last != b"\n"), cursor.rowcount
+
+
+def _send_one_by_one(landing: Landing, file: LandedFile, separator: str, names: list[str]) -> int:
+    """After COPY has met a record that is not one of twelve fields: all others, numbered, and rejects of those.
+
+    How many records the server took.
+    """
+    rejects: list[Reject] = []
+    try:
+        with landing.conn.cursor() as cursor:
+            with cursor.copy(_command(separator, names, numbered=True)) as copy:
+                for line, last, record in records(file):
+                    if line == 1:
+                        continue
+                    fault = misfit(record, separator.encode())
+                    if fault:
+                        where = "" if last == line else f" (a record of lines {line} to {last}: is a quote not closed?)"
+                        rejects.append(Reject(file.name, str(line), line, fault + where))
+                    else:
+                        copy.write(b"%d%b%b\n" % (line, separator.encode(), record))
+            taken = cursor.rowcount
+    except psycopg.Error as exc:
+        raise _explain(exc, file) from exc
+    landing.reject(rejects)
+    return taken
+
+
+def records(file: LandedFile) -> Iterator[tuple[int, int, bytes]]:
+    """First line, last line and bytes of each record, without its line end.
+
+    As the server reads them: each quote opens or closes, and a line end inside of quotes ends nothing.
+
+    Raises LedgerFileError where a record does not end within LONGEST_RECORD.
+    """
+    first, size, is_open = 1, 0, False
+    parts: list[bytes] = []
+    for number, line in enumerate(_lines(file), start=1):
+        parts.append(line)
+        size += len(line)
+        is_open ^= bool(line.count(b'"') % 2)
+        if is_open:
+            if size > LONGEST_RECORD:
+                raise _never_closed(file)
+            continue
+        yield first, number, b"".join(parts).removesuffix(b"\n").removesuffix(b"\r")
+        first, size = number + 1, 0
+        parts.clear()
+    if parts:
+        raise _never_closed(file)
+
+
+def _lines(file: LandedFile) -> Iterator[bytes]:
+    rest = b""
+    for chunk in chunks(file):
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            yield line + b"\n"
+    if rest:
+        yield rest
+
+
+def misfit(record: bytes, separator: bytes, expected: int = len(COLUMNS)) -> str:
+    """What keeps a record from being one of the header's fields; empty where nothing does."""
+    outside = record.split(b'"')[::2]
+    if not record:
+        return "the line is empty"
+    if any(b"\r" in part for part in outside):
+        return "a carriage return stands outside of quotes"
+    fields = 1 + sum(part.count(separator) for part in outside)
+    if fields != expected:
+        return f"it has {fields} fields, the header {expected}: a separator inside of a field needs quotes around it"
+    return ""
 
 
 def _sample(landing: Landing) -> list[Reject]:
@@ -139,16 +230,15 @@ def _explain(exc: psycopg.Error, file: LandedFile) -> Exception:
     if exc.sqlstate in ("22021", "22P05"):
         return LedgerFileError(f"{where} is not UTF-8 ({words}): save it as `CSV UTF-8`. Nothing was imported")
     if "unterminated CSV quoted field" in words or exc.sqlstate == "54000":
-        return LedgerFileError(
-            f"{file.name}: a quote is opened and never closed; the first field that runs on beyond its line begins in "
-            f"line {_first_open_quote(file)}. Nothing was imported"
-        )
-    if exc.sqlstate == "22P04":
-        return LedgerFileError(
-            f"{where} has not the {len(COLUMNS)} fields of the header ({words}): a separator inside of a field needs "
-            "quotes around the field, and an empty line is none. Nothing was imported"
-        )
+        return _never_closed(file)
     return exc
+
+
+def _never_closed(file: LandedFile) -> LedgerFileError:
+    return LedgerFileError(
+        f"{file.name}: a quote is opened and never closed; the first field that runs on beyond its line begins in "
+        f"line {_first_open_quote(file)}. Nothing was imported"
+    )
 
 
 def _first_open_quote(file: LandedFile) -> int:

@@ -14,7 +14,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from runner.errors import LedgerFileError, LedgerIncompleteError, RejectsError, UsageError, translate
-from runner.ledger import COLUMNS, LONGEST_LINE, import_ledger
+from runner.ledger import COLUMNS, LONGEST_LINE, import_ledger, misfit, records
+from runner.load import LandedFile
 from runner.settings import Settings
 
 HEADER = ",".join(COLUMNS)
@@ -181,19 +182,98 @@ REFUSED = {
         "\n".join([HEADER, line(), line().replace("L-1", '"L-1'), line(), line(), ""]).encode(),
         r"a quote is opened and never closed; .* begins in line 3",
     ),
-    "too many fields": ("\n".join([HEADER, line(), line() + ",x", ""]).encode(), "line 3 has not the 12 fields"),
-    "unquoted 1.234,56": (
-        "\n".join([HEADER, line(), line().replace("1234.56", "1.234,56"), ""]).encode(),
-        "line 3 has not the 12 fields",
+    "unclosed quote after a misfit": (
+        "\n".join([HEADER, "L-1,2026-01-31", line(), line().replace("L-1", '"L-1'), line(), ""]).encode(),
+        r"a quote is opened and never closed; .* begins in line 4",
     ),
-    "too few fields": ("\n".join([HEADER, "L-1,2026-01-31", ""]).encode(), "line 2 has not the 12 fields"),
-    "empty line": ("\n".join([HEADER, line(), "", line(), ""]).encode(), "line 3 has not the 12 fields"),
+    "latin-1 after a misfit": (
+        (HEADER + "\nL-1\n" + line(notes="café") + "\n").encode("latin-1"), r"line 2 is not UTF-8|is not UTF-8",
+    ),
+    "long line after a misfit": (
+        (HEADER + "\nL-1\n" + line(notes="x" * (LONGEST_LINE + 1)) + "\n").encode(),
+        "line 3 is longer than 1,048,576 bytes",
+    ),
     "long line": (
         (HEADER + "\n" + line() + "\n" + line(notes="x" * (LONGEST_LINE + 1)) + "\n").encode(),
         "line 3 is longer than 1,048,576 bytes",
     ),
     "cr alone": ("\r".join([HEADER, line(), ""]).encode(), "CR alone"),
 }  # fmt: skip
+
+
+MISFITS = {
+    "too many fields": (line() + ",x", "it has 13 fields, the header 12"),
+    "unquoted 1.234,56": (line().replace("1234.56", "1.234,56"), "it has 13 fields, the header 12"),
+    "too few fields": ("L-1,2026-01-31", "it has 2 fields, the header 12"),
+    "empty line": ("", "the line is empty"),
+    "blanks": ("  ", "it has 1 fields"),
+    "backslash and point": ("x\\.", "it has 1 fields"),
+    "carriage return": (line().replace("L-1", "L\r1"), "a carriage return stands outside of quotes"),
+    "separators in quotes only": (line().replace(",", ";") + '",,,,,,,,,,,"', "it has 1 fields"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MISFITS)
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_line_of_other_fields_than_the_header_is_one_reject(
+    settings: Settings, file: Path, case: str, end: str
+) -> None:
+    bad, reason = MISFITS[case]
+    two = line(ledger_id="L-2", notes='a "b", c\nd', description="x,y")
+    write(file, line(), two, bad, line(ledger_id="L-3", amount="x"), line(ledger_id="L-4"), end=end)
+    with pytest.raises(RejectsError, match=r"(?s)2 of 5 source rows cannot be taken.*line 5: .*line 6: amount is not"):
+        import_ledger(settings, file)
+    assert nothing_is_left(settings)
+    result = import_ledger(settings, file, allow_rejects=2)
+    assert (result.rows, result.rejects, len(result.sample)) == (3, 2, 2)
+    assert [row[:2] for row in staged(settings)] == [(2, "L-1"), (3, "L-2"), (7, "L-4")]
+    (first, second) = rejected(settings)
+    assert (first[0], str(first[1]).startswith(reason), second[0]) == (5, True, 6)
+    with psycopg.connect(settings.conninfo) as conn:
+        [kept] = conn.execute("select notes, description from staging.current_ledger where ledger_id = 'L-2'")
+    assert kept == ('a "b", c\nd', "x,y")
+
+
+def test_a_record_over_several_lines_that_does_not_fit_says_which(settings: Settings, file: Path) -> None:
+    lost = line(ledger_id="L-2").replace("sent", '"sent')
+    write(
+        file, line(), lost, line(ledger_id="L-3"), line(ledger_id="L-4").replace("L-4", 'L-4"'), line(ledger_id="L-5")
+    )
+    import_ledger(settings, file, allow_rejects=1)
+    [(at, reason, _)] = rejected(settings)
+    assert at == 3
+    assert "a record of lines 3 to 5: is a quote not closed?" in str(reason)
+    assert [row[:2] for row in staged(settings)] == [(2, "L-1"), (6, "L-5")]
+
+
+@hypothesis_settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(text=st.text(alphabet='a",\n\r;x1', max_size=60))
+def test_records_are_the_servers(ledger_conn: psycopg.Connection, tmp_path: Path, text: str) -> None:
+    """Where the server reads a file of one column without complaint, it reads as many records with as many fields."""
+    file = tmp_path / "any.csv"
+    file.write_bytes(text.encode() + b"\n")
+    landed = LandedFile(file, file.name, "0" * 64, 0)
+    try:
+        found = [record for _, _, record in records(landed)]
+    except LedgerFileError:
+        found = None
+    width = 1 + sum(part.count(b",") for part in (found or [b""])[0].split(b'"')[::2])
+    columns = ", ".join(f"c{i} text" for i in range(width))
+    with ledger_conn.transaction(force_rollback=True):
+        ledger_conn.execute(f"create temp table taken ({columns})")
+        try:
+            with ledger_conn.transaction(), ledger_conn.cursor() as cursor:
+                with cursor.copy("copy taken from stdin (format csv)") as copy:
+                    copy.write(file.read_bytes())
+        except psycopg.Error:
+            return
+        taken = ledger_conn.execute("select count(*) from taken").fetchone()
+    assert found is not None
+    assert taken == (len(found),)
+    if width > 1:  # of one column an empty line is a record, too
+        assert all(misfit(record, b",", width) == "" for record in found)
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -210,9 +290,13 @@ def test_a_bad_file_is_one_clear_message_and_leaves_nothing(settings: Settings, 
 def test_a_line_that_ends_the_data_early_is_refused_or_read(settings: Settings, file: Path) -> None:
     # Until PostgreSQL 17 a line of \. alone ends COPY, and what follows would be lost in silence.
     file.write_bytes("\n".join([HEADER, line(), "\\.", line(ledger_id="L-2"), ""]).encode())
-    with pytest.raises((LedgerIncompleteError, LedgerFileError)):
+    with pytest.raises((LedgerIncompleteError, RejectsError)):
         import_ledger(settings, file)
     assert nothing_is_left(settings)
+    # One by one, where another line does not fit, it never ends anything.
+    file.write_bytes("\n".join([HEADER, "", line(), "\\.", line(ledger_id="L-2"), ""]).encode())
+    result = import_ledger(settings, file, allow_rejects=2)
+    assert (result.rows, [row[0] for row in rejected(settings)]) == (2, [2, 4])
 
 
 def test_a_file_of_one_gigabyte_without_a_line_end_is_refused_at_once(settings: Settings, file: Path) -> None:
@@ -295,7 +379,7 @@ def test_the_quick_cast_takes_nothing_that_the_rules_reject(
 def casts(conn: psycopg.Connection, *, proved: bool) -> bool:
     try:
         with conn.transaction(force_rollback=True):
-            conn.execute("select staging.cast_ledger('hypothesis', %s)", [proved])
+            conn.execute("select staging.cast_ledger('hypothesis', %s, 1)", [proved])
     except psycopg.DataError:
         return False
     return True
