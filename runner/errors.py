@@ -105,6 +105,26 @@ class NotRehearsableError(MigrationError):
     """A pending migration says `transactional: false`: it cannot be rehearsed or rolled back."""
 
 
+class RemoteError(RunnerError):
+    """A service answered something that its contract does not know; what was landed or confirmed before is kept."""
+
+
+class RemoteUnavailableError(RemoteError):
+    """A service did not answer as it should for as often as it was asked: 429, 5xx, no or a cut connection."""
+
+
+class RemoteAccessError(RemoteError):
+    """A service refuses the token (401, 403)."""
+
+
+class RemoteNotFoundError(RemoteError):
+    """A service does not know what was asked for (404)."""
+
+
+class RemoteRefusedError(RemoteError):
+    """A service cannot take what it was asked (400, 406, 413, 422); its code is named, its text with digits masked."""
+
+
 class LedgerFileError(UsageError):
     """A file is no ledger that can be read: header, encoding, quotes, line ends."""
 
