@@ -68,8 +68,8 @@ def verify(settings: Settings, *, progress: Callable[[str], None] = lambda _: No
             here = _new(conn.execute("select count(*) from ledger.transactions").fetchall())
             if not here and not there:
                 raise NothingToCompareError(
-                    f"both ledgers are empty, this one and {configuration.ledger} at {configuration.access.url}: nothing "
-                    "passes on nothing. Is this the right database?"
+                    f"both ledgers are empty, this one and {configuration.ledger} at {configuration.access.url}: "
+                    "nothing passes on nothing. Is this the right database?"
                 )
             counts = conn.execute(
                 "select finding, count(*) from ledger.verify_findings(%s) group by 1 order by 1", [comparison]

@@ -60,6 +60,16 @@ class Access:
     url: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     manners: Manners = field(default_factory=Manners)
+    secret: str | None = field(default=None, repr=False)
+
+    def spoken(self, text: object) -> str:
+        """What the service says, on one line, at most 200 characters, without the token, should it repeat it."""
+        said = str(text).replace(self.secret, "****") if self.secret else str(text)
+        return " ".join("".join(c if c.isprintable() else " " for c in said).split())[:200]
+
+    def masked(self, text: object) -> str:
+        """As spoken(), with every digit masked: it may quote an account number."""
+        return re.sub(r"\d", "#", self.spoken(text))
 
 
 class Polite:
@@ -200,17 +210,6 @@ def in_parallel(function: Callable[[I], R], items: Iterable[I], *, workers: int)
                     yield item, future.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def words(text: object) -> str:
-    """What a service says, on one line, at most 200 characters."""
-    shown = "".join(c if c.isprintable() else " " for c in str(text))
-    return " ".join(shown.split())[:200]
-
-
-def masked(text: object) -> str:
-    """As words(), with every digit masked: they may quote an account number."""
-    return re.sub(r"\d", "#", words(text))
 
 
 def checked_url(origin: str, url: str, *, secret: bool) -> str:

@@ -22,7 +22,6 @@ from runner.errors import (
     RemoteRefusedError,
 )
 from runner.polite import Access, Answer, Polite, checked_url, manners_of, token_of
-from runner.polite import words as spoken
 from runner.settings import Settings
 
 TOKEN: Final = "FORMANCE_TOKEN"  # noqa: S105 - the variable's name
@@ -94,7 +93,7 @@ def configure(settings: Settings, *, environment: Mapping[str, str] = os.environ
     token = token_of(TOKEN, environment)
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     return Configuration(
-        Access("Formance", checked_url("[formance] url", url, secret=token is not None), headers, manners),
+        Access("Formance", checked_url("[formance] url", url, secret=token is not None), headers, manners, token),
         ledger,
         atomic,
     )
@@ -174,7 +173,13 @@ class Formance:
             return self._alone(item)
         code = _code(result.get("errorCode"))
         if code in REFUSALS:
-            return Outcome(item.reference, "refused", None, code, spoken(result.get("errorDescription", "")))
+            return Outcome(
+                item.reference,
+                "refused",
+                None,
+                code,
+                self.configuration.access.spoken(result.get("errorDescription", "")),
+            )
         if code == "CONFLICT":
             return self._conflict(item)
         # INTERNAL is also what a bulk makes of a key that was used with another body: alone it says which.
@@ -189,7 +194,7 @@ class Formance:
             return Outcome(
                 item.reference, "confirmed", str(data["id"]), found=bool(answer.headers.get("Idempotency-Hit"))
             )
-        code, said = _error(answer)
+        code, said = self._error(answer)
         if answer.status == 409:
             return self._conflict(item)
         if answer.status == 400:
@@ -230,7 +235,7 @@ class Formance:
     def _refusal(self, answer: Answer, what: str) -> RemoteError:
         configuration = self.configuration
         where = f"Formance ({configuration.access.url}, ledger {configuration.ledger})"
-        code, said = _error(answer)
+        code, said = self._error(answer)
         words = " ".join(filter(None, (f"HTTP {answer.status}", code, said)))
         if answer.status in (401, 403):
             return RemoteAccessError(f"{where} refuses the token: {words}. Check {TOKEN}")
@@ -239,6 +244,10 @@ class Formance:
         if answer.status in (400, 413, 422):
             return RemoteRefusedError(f"{where} cannot take {what}: {words}")
         return RemoteError(f"{where} answered {what} with {words}, which its contract does not know")
+
+    def _error(self, answer: Answer) -> tuple[str, str]:
+        body = answer.body if isinstance(answer.body, dict) else {}
+        return _code(body.get("errorCode")), self.configuration.access.spoken(body.get("errorMessage", ""))
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
@@ -278,8 +287,3 @@ def _results(answer: Answer) -> list[Mapping[str, Any]] | None:
 
 def _code(value: object) -> str:
     return value if isinstance(value, str) and _CODE.fullmatch(value) else ""
-
-
-def _error(answer: Answer) -> tuple[str, str]:
-    body = answer.body if isinstance(answer.body, dict) else {}
-    return _code(body.get("errorCode")), spoken(body.get("errorMessage", ""))

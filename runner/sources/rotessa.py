@@ -20,7 +20,7 @@ from runner.errors import (
     RemoteNotFoundError,
     RemoteRefusedError,
 )
-from runner.polite import Access, Answer, Polite, checked_url, manners_of, masked, token_of
+from runner.polite import Access, Answer, Polite, checked_url, manners_of, token_of
 from runner.settings import Settings
 
 HOSTS: Final = {
@@ -75,7 +75,7 @@ def configure(
             f"{TOKEN} is not set: nothing was asked. Set it to the API key of {given}, in the environment only"
         )
     url = HOSTS.get(given) or checked_url(origin, given, secret=True)
-    access = Access("Rotessa", url, {"Authorization": f'Token token="{token}"'}, manners)
+    access = Access("Rotessa", url, {"Authorization": f'Token token="{token}"'}, manners, token)
     return Configuration(access, dates, days)
 
 
@@ -140,7 +140,7 @@ class Rotessa:
 
     def _check(self, answer: Answer, path: str) -> None:
         if answer.status != 200:
-            _refuse(answer, self.configuration.access.url, path)
+            _refuse(answer, self.configuration.access, path)
 
 
 def only(row: Mapping[str, Any], fields: tuple[str, ...]) -> Row:
@@ -157,8 +157,8 @@ def _list(found: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
     return rows
 
 
-def _refuse(answer: Answer, url: str, path: str) -> NoReturn:
-    said = _said(answer.body)
+def _refuse(answer: Answer, access: Access, path: str) -> NoReturn:
+    url, said = access.url, _said(access, answer.body)
     words = f"HTTP {answer.status}{f': {said}' if said else ''}"
     if answer.status in (401, 403):
         raise RemoteAccessError(
@@ -171,12 +171,12 @@ def _refuse(answer: Answer, url: str, path: str) -> NoReturn:
     raise RemoteError(f"Rotessa ({url}) answered GET {path} with {words}, which its contract does not know")
 
 
-def _said(body: object) -> str:
+def _said(access: Access, body: object) -> str:
     errors = body.get("errors") if isinstance(body, dict) else None
     if not isinstance(errors, list):
         return ""
     return "; ".join(
-        f"{masked(error.get('error_code', ''))} {masked(error.get('error_message', ''))}".strip()
+        f"{access.masked(error.get('error_code', ''))} {access.masked(error.get('error_message', ''))}".strip()
         for error in errors[:3]
         if isinstance(error, dict)
     )

@@ -29,6 +29,7 @@ class Formance(Service):
         super().__init__()
         self.in_bulk, self.ledger = in_bulk, ledger
         self.rows: list[dict[str, Any]] = []
+        self.next_id = 0
         self.keys: dict[str, tuple[str, dict[str, Any]]] = {}
         self.references: dict[str, dict[str, Any]] = {}
         self.balances: defaultdict[tuple[str, str], int] = defaultdict(int)
@@ -104,10 +105,11 @@ class Formance(Service):
             after[posting["destination"], asset] += posting["amount"]
         self.balances = after
         row = {
-            "id": len(self.rows), "timestamp": body["timestamp"].replace("+00:00", "Z"), "reverted": False,
+            "id": self.next_id, "timestamp": body["timestamp"].replace("+00:00", "Z"), "reverted": False,
             "insertedAt": "2026-01-01T00:00:00.000000Z", "updatedAt": "2026-01-01T00:00:00.000000Z",
             "postings": body["postings"], "reference": reference, "metadata": body["metadata"],
         }  # fmt: skip
+        self.next_id += 1
         self.rows.append(row)
         if reference is not None:
             self.references[reference] = row
