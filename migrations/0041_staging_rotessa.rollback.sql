@@ -1,6 +1,7 @@
 drop view lending.transactions;
 drop view lending.schedules;
 drop function lending.schedule_status(bigint);
+drop function staging.take_rotessa_history(bigint, jsonb);
 drop function staging.finish_rotessa_fetch(uuid);
 drop function staging.take_rotessa_transactions(uuid, integer, jsonb);
 drop function staging.take_rotessa_schedules(uuid, bigint, jsonb);

@@ -495,6 +495,43 @@ $$;
 comment on function staging.finish_rotessa_fetch(uuid) is
 'Ends a fetch: linked mortgages get their schedule''s status and the time of the sync. Returns the counts, as the log has them.';
 
+create function staging.take_rotessa_history(p_schedule bigint, p_rows jsonb) returns jsonb
+language plpgsql volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_customer bigint;
+    v_fetch uuid;
+    v_rows jsonb;
+begin
+    select s.customer_id into v_customer from staging.rotessa_schedule as s where s.id = p_schedule;
+    if not found then
+        raise exception 'schedule % is not in staging', coalesce(p_schedule::text, 'null')
+            using errcode = 'BF041', hint = 'Fetch first: runner fetch rotessa --from DATE.';
+    elsif jsonb_typeof(p_rows) is distinct from 'array' then
+        raise exception 'the history of schedule % is no array but %', p_schedule, coalesce(jsonb_typeof(p_rows), 'null')
+            using errcode = 'BF041', hint = 'Pass financial_transactions of GET /transaction_schedules/{id}.';
+    end if;
+    perform backfill.take_lock();
+    v_fetch := backfill.begin_run('fetch rotessa', jsonb_build_object('schedule', p_schedule),
+        jsonb_build_object('schedule', p_schedule, 'triggered_by', session_user), 'load', p_spans_transactions => true);
+    perform set_config('backfill.run_id', '', true);
+    insert into staging.rotessa_fetch (fetch_id, date_from, date_to, look_back_days, scan_from)
+    values (v_fetch, current_date, current_date, 0, current_date);
+    -- A schedule does not say whose it is, and its rows may not either.
+    select coalesce(jsonb_agg(
+        jsonb_build_object('customer_id', v_customer) || jsonb_strip_nulls(r.value) || jsonb_build_object('transaction_schedule_id', p_schedule)
+        order by r.place), '[]') into v_rows
+    from jsonb_array_elements(p_rows) with ordinality as r (value, place);
+    perform staging.take_rotessa_transactions(v_fetch, 1, v_rows);
+    return staging.finish_rotessa_fetch(v_fetch);
+end;
+$$;
+
+comment on function staging.take_rotessa_history(bigint, jsonb) is
+'The history of one schedule, as its financial_transactions have it, as a fetch of its own in one transaction. Returns the counts.';
+
 create function lending.schedule_status(p_schedule bigint) returns text
 language sql stable
 security definer
@@ -565,5 +602,6 @@ begin
     perform backfill.grant_to('backfill_operator', 'execute on function staging.take_rotessa_schedules(uuid, bigint, jsonb)');
     perform backfill.grant_to('backfill_operator', 'execute on function staging.take_rotessa_transactions(uuid, integer, jsonb)');
     perform backfill.grant_to('backfill_operator', 'execute on function staging.finish_rotessa_fetch(uuid)');
+    perform backfill.grant_to('backfill_operator', 'execute on function staging.take_rotessa_history(bigint, jsonb)');
 end;
 $do$;
