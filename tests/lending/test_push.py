@@ -162,7 +162,7 @@ def test_no_two_pushes_at_once(database_url: str, formance: Formance, toml: Toml
 
 
 def test_killed_after_each_request_nothing_is_posted_twice(database_url: str, formance: Formance, toml: Toml) -> None:
-    """kill -9 at the n-th request of the n-th push, its work done and not answered; with a conflict and a chargeback."""
+    """kill -9 at the n-th request of the n-th push, posted and not answered; with a conflict and a chargeback."""
     payments(database_url, 210)
     ours = sql(database_url, "select body from ledger.formance_body where reference = 'rotessa:tx:150'")[0][0]
     formance.seed({**ours, "metadata": {}})
