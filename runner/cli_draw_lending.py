@@ -18,6 +18,7 @@ _SHORT = {
     "Semi-Annually": "6 months",
 }
 FIRST = 20
+SUGGESTED = 3
 
 
 def draw_fetched(found: Fetched, out: Console) -> None:
@@ -69,15 +70,15 @@ def draw_unlinked(found: Unlinked, out: Console, *, all_rows: bool = False) -> N
 
 def _mortgages(rows: tuple[Mortgage, ...]) -> Table:
     return table("number", "borrower", ">payment", rows=(
-        (_cut(m.mortgage_number, 12), _cut(m.borrower_name, 14), money(m.payment_cents)) for m in rows
+        (m.mortgage_number, _cut(m.borrower_name), money(m.payment_cents)) for m in rows
     ))  # fmt: skip
 
 
 def _schedules(rows: tuple[Schedule, ...]) -> Table:
-    return table("schedule", "customer", ">amount", "", "mortgage?", rows=(
+    return table("schedule", "customer", ">amount", "when", "mortgage?", rows=(
         (
-            str(s.schedule_id), _cut(s.customer_name or f"customer {s.customer_id}", 14), money(s.amount_cents),
-            _SHORT.get(s.frequency, _cut(s.frequency, 9)), _suggestions(s),
+            str(s.schedule_id), _cut(s.customer_name or f"customer {s.customer_id}"), money(s.amount_cents),
+            Text(f"{_SHORT.get(s.frequency, clean(s.frequency))}\n{s.next_process_date or 'ended'}"), _suggestions(s),
         )
         for s in rows
     ))  # fmt: skip
@@ -85,13 +86,14 @@ def _schedules(rows: tuple[Schedule, ...]) -> Table:
 
 def _suggestions(schedule: Schedule) -> Text:
     found = Text()
-    for each in schedule.suggestions[:2]:
+    for each in schedule.suggestions[:SUGGESTED]:
         mark = "=" if each["exact"] else "c" if each["same_customer"] else "a"
-        found.append(f"{' ' if found else ''}{mark}{_cut(str(each['mortgage']), 12)}", "green" if mark == "=" else "")
+        line_end = "\n" if found else ""
+        found.append(f"{line_end}{mark} {clean(str(each['mortgage']))}", "green" if mark == "=" else "")
     return found
 
 
-def _cut(text: str, length: int) -> str:
+def _cut(text: str, length: int = 14) -> str:
     text = clean(text)
     return text if len(text) <= length else text[: length - 1] + "…"
 
@@ -113,8 +115,8 @@ def draw_linked(found: Linked, out: Console) -> None:
     if done.fetched is None:
         out.print("  Its history was not fetched either: the staged one was relied upon.")
     out.print(
-        f"Backfill {done.status}: {done.payments:,} payments, {done.postings:,} postings of payments that were there, "
-        f"{done.chargebacks:,} chargebacks, {money(done.cents)}; {done.failed:,} failed"
+        f"Backfill {done.status}: {done.payments:,} payments, {done.postings:,} postings of payments found, "
+        f"{done.chargebacks:,} chargebacks,\n  {money(done.cents)} in all; {done.failed:,} failed"
     )
     for error in done.errors[:FIRST]:
         out.print(f"  {error['item']}: {clean(str(error['reason']))}", markup=False)
