@@ -6,7 +6,6 @@ before the first request. The same command run again goes on where the last one 
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from psycopg.types.json import Jsonb
 
 from runner.database import Connection, alone, connect, step
 from runner.errors import RemoteError, RemoteNotFoundError, UsageError
-from runner.polite import in_parallel
+from runner.polite import Seldom, in_parallel
 from runner.settings import Settings
 from runner.sources import rotessa as rotessa_
 from runner.sources.rotessa import Rotessa, Row
@@ -115,21 +114,6 @@ def fetch_rotessa(
         mortgages_synced=metrics.get("mortgages_synced", 0),
         allowed_rejects=allow_rejects,
     )
-
-
-class Seldom:
-    """Progress at most once a second: a line for each of ten thousand customers helps nobody."""
-
-    def __init__(self, progress: Callable[[str], None], awake: Callable[[], None]) -> None:
-        self._progress, self._awake = progress, awake
-        self._last = 0.0
-
-    def __call__(self, text: str) -> None:
-        now = time.monotonic()
-        if now - self._last >= 1:
-            self._last = now
-            self._progress(text)
-            self._awake()
 
 
 def _customers(

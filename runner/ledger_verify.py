@@ -10,6 +10,7 @@ from psycopg.types.json import Jsonb
 
 from runner.database import alone, connect, step, transaction
 from runner.errors import NothingToCompareError
+from runner.polite import Seldom
 from runner.settings import Settings
 from runner.sources import formance as formance_
 from runner.sources.formance import Formance
@@ -53,15 +54,14 @@ def verify(settings: Settings, *, progress: Callable[[str], None] = lambda _: No
     name = "ledger verify"
     with alone(settings, name) as awake, connect(settings, application_name=f"runner {name}") as conn:
         [(comparison,)] = step(conn, settings, "select ledger.begin_verify()")
-        there = 0
+        there, seldom = 0, Seldom(progress, awake)
         with Formance(configuration, progress=progress) as api:
             for page in api.transactions():
                 rows = [{key: row.get(key) for key in ("id", "reference", "timestamp", "postings")} for row in page]
                 there += _new(step(
                     conn, settings, "select ledger.take_formance_transactions(%s, %s)", comparison, Jsonb(rows)
                 ))  # fmt: skip
-                progress(f"read {there:,} transactions of Formance")
-                awake()
+                seldom(f"read {there:,} transactions of Formance")
         with transaction(conn, settings):
             conn.execute("set transaction read only")
             progress("comparing")

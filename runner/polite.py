@@ -196,6 +196,21 @@ def retry_after(value: str | None, *, now: datetime | None = None) -> float | No
     return None
 
 
+class Seldom:
+    """Progress at most once a second: a line for each of ten thousand steps helps nobody. `awake` is called with it."""
+
+    def __init__(self, progress: Callable[[str], None], awake: Callable[[], None] = lambda: None) -> None:
+        self._progress, self._awake = progress, awake
+        self._last = 0.0
+
+    def __call__(self, text: str) -> None:
+        now = time.monotonic()
+        if now - self._last >= 1:
+            self._last = now
+            self._progress(text)
+            self._awake()
+
+
 def in_parallel(function: Callable[[I], R], items: Iterable[I], *, workers: int) -> Iterator[tuple[I, R]]:
     """Each item with its result as they come, at most `workers` at work and as many waiting: memory stays flat."""
     rest = iter(items)

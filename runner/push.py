@@ -15,6 +15,7 @@ from uuid import UUID
 from psycopg import IsolationLevel
 
 from runner.database import Connection, alone, connect, retrying, step, transaction
+from runner.polite import Seldom
 from runner.settings import Settings
 from runner.sources import formance as formance_
 from runner.sources.formance import BULK, Formance, Item, Outcome
@@ -75,6 +76,7 @@ def push(
     sent = confirmed = found = refusals = 0
     refused: list[Refused] = []
     with alone(settings, "ledger push") as awake, connect(settings, application_name="runner ledger push") as conn:
+        seldom = Seldom(progress, awake)
         [(started,)] = step(conn, settings, "select now()")
         with Formance(configuration, progress=progress) as api:
             # One request at a time: a later transaction may need the funds of an earlier one.
@@ -91,8 +93,7 @@ def push(
                 no = [Refused(o.reference, o.code, o.reason, o.hard) for o in outcomes if o.state == "refused"]
                 refusals += len(no)
                 refused += no[: SAMPLE - len(refused)]
-                progress(f"{sent:,} sent, {confirmed:,} confirmed, {refusals:,} refused")
-                awake()
+                seldom(f"{sent:,} sent, {confirmed:,} confirmed, {refusals:,} refused")
         outbox = step(
             conn, settings, "select state, code, hard, transactions, cents from ledger.push_state order by 1, 2, 3"
         )  # fmt: skip

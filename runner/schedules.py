@@ -14,6 +14,7 @@ from psycopg.types.json import Jsonb
 
 from runner.database import Connection, connect, step, transaction
 from runner.errors import ConfigurationError, RemoteNotFoundError
+from runner.polite import Seldom
 from runner.settings import Settings
 from runner.sources import rotessa as rotessa_
 from runner.sources.rotessa import Rotessa, Row
@@ -190,13 +191,13 @@ def _backfill(
         rows = _ask(configuration, schedule, progress)
         [(metrics,)] = step(conn, settings, "select staging.take_rotessa_history(%s, %s)", schedule, Jsonb(rows))
         fetched = metrics["transactions"]
-    count, over = 0, False
+    count, over, seldom = 0, False, Seldom(progress)
     while not over:
         [(over, items)] = step(
             conn, settings, "select done, items from lending.step_payment_backfill(%s, %s)", run_id, STEP
         )  # fmt: skip
         count += items
-        progress(f"{count:,} transactions")
+        seldom(f"{count:,} transactions")
     [(status, metrics, errors)] = step(
         conn, settings, "select status, metrics, errors from lending.finish_payment_backfill(%s)", run_id
     )  # fmt: skip

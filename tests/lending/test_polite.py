@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from email.utils import format_datetime
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from runner.errors import (
     RunnerError,
 )
 from runner.polite import in_parallel, retry_after
-from runner.settings import Settings
+from runner.settings import Settings, load_settings
 from runner.sources import formance as formance_
 from runner.sources import rotessa as rotessa_
 from runner.sources.formance import Formance, Item
@@ -108,7 +109,9 @@ def test_a_wait_that_is_too_long_is_named_and_not_waited_for(stub: RotessaStub) 
     assert len(stub.requests) == 1
 
 
-@pytest.mark.parametrize("fault", [{"status": 500}, {"status": 503}, {"cut": 40}, {"cut": 0}])
+@pytest.mark.parametrize(
+    "fault", [{"status": 500}, {"status": 503}, {"cut": 40}, {"cut": 0}, {"cut": 40, "announced": False}]
+)
 def test_a_service_that_fails_now_and_then_is_asked_again_and_not_for_ever(
     stub: RotessaStub, fault: dict[str, Any]
 ) -> None:
@@ -177,6 +180,15 @@ def test_settings_are_checked_before_the_first_request(table: dict[str, Any], ke
     assert caught.value.exit_code == 2
     assert "tell-nobody" not in str(caught.value)
     assert '"b' not in str(caught.value)
+
+
+def test_a_table_is_wanted_and_its_value_is_not_repeated(tmp_path: Path) -> None:
+    file = tmp_path / "runner.toml"
+    for key in ("rotessa", "formance"):
+        file.write_text(f'{key} = "tell-nobody"\n')
+        with pytest.raises(ConfigurationError, match=rf"expected a table, \[{key}\]") as caught:
+            load_settings(config=file, environ={})
+        assert "tell-nobody" not in str(caught.value)
 
 
 def test_both_hosts() -> None:
@@ -324,6 +336,14 @@ def test_answers_that_cannot_be_mapped_are_not_guessed_at(ledger: FormanceStub) 
     with formance(ledger) as api:
         for _ in range(2):
             assert [outcome.remote_id for outcome in api.post([item(1), item(2)])] == ["0", "1"]
+
+
+def test_a_service_that_is_broken_inside_is_no_refusal(ledger: FormanceStub) -> None:
+    """INTERNAL for an element, and 500 when it is asked for alone: nothing is said about the transaction."""
+    broken = {"data": [{"responseType": "ERROR", "errorCode": "INTERNAL", "errorDescription": "context canceled"}]}
+    ledger.faults += [Fault("/v2/main/_bulk", 400, body=broken), Fault("/v2/main/transactions", 500, times=3)]
+    with formance(ledger) as api, pytest.raises(RemoteUnavailableError, match="HTTP 500, after 3 tries"):
+        api.post([item(1)])
 
 
 def test_no_such_ledger(ledger: FormanceStub) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 from collections.abc import Callable, Sequence
 
 import pytest
 
-from tests.acceptance.story import run, sql
+from tests.acceptance.story import ended, run, sql, start
 from tests.lending.world import history, mortgage
 from tests.stubs.rotessa import Rotessa
 from tests.stubs.service import Fault
@@ -137,6 +139,37 @@ def test_the_log_has_the_backfill_before_its_first_fetch(
     done = run(database_url, "schedules", "link", "10", "M-1", "--backfill", *options, "--json").json
     assert (done["backfill"]["resumed"], done["backfill"]["payments"]) == (True, 4)
     assert sql(database_url, runs) == [("succeeded", "M-1", 10, True)]
+
+
+def test_killed_at_each_request_of_a_link_and_run_again(
+    database_url: str, rotessa: Rotessa, options: Sequence[str]
+) -> None:
+    """kill -9 while it asks whether the schedule exists: nothing. While it fetches the history: link and run."""
+    link = ("schedules", "link", "10", "M-1", "--backfill", *options)
+    state = """
+        select (select count(rotessa_schedule_id) from lending.mortgages), array(
+            select backfill || ' ' || status from lending.runs where backfill <> 'fetch rotessa' order by started_at
+        )
+    """
+    before = len(rotessa.requests)
+    for at, wanted in (
+        (before + 1, (0, [])),
+        (before + 3, (1, ["link_schedule succeeded", "lending_payments running"])),
+    ):
+        with start(database_url, *link) as process:
+
+            def kill(number: int, process: subprocess.Popen[str] = process, at: int = at) -> None:
+                if number == at:
+                    process.kill()
+                    process.wait()
+
+            rotessa.on_request = kill
+            assert ended(process).code == -signal.SIGKILL
+        assert sql(database_url, state) == [wanted]
+    rotessa.on_request = lambda _: None
+    assert run(database_url, *link, "--json").json["backfill"]["payments"] == 4
+    assert sql(database_url, state) == [(1, ["link_schedule succeeded", "lending_payments succeeded"])]
+    assert sql(database_url, "select count(*) from ledger.transactions") == [(4,)]
 
 
 def test_one_payment_that_cannot_be_written_stops_no_other(

@@ -33,7 +33,8 @@ def payments(url: str, count: int, cents: int = 10_000) -> None:
         url,
         "insert into lending.payments (mortgage_id, source_reference, rotessa_customer_id, amount_cents, status,"
         f" process_date, settlement_date) select m.id, 'rotessa:tx:' || n, 1, {cents}, 'approved',"
-        f" date '2024-01-01' + n, date '2024-01-03' + n from lending.mortgages as m, generate_series(1, {count}) as n",
+        f" date '2024-01-01' + n % 300, date '2024-01-03' + n % 300"
+        f" from lending.mortgages as m cross join generate_series(1, {count}) as n",
         "select ledger.record_payment_collection(id, settlement_date::timestamp at time zone 'UTC')"
         " from lending.payments order by settlement_date",
     )

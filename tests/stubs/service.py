@@ -31,6 +31,8 @@ class Reply:
     body: Any
     headers: dict[str, str] = field(default_factory=dict)
     cut: int | None = None
+    announced: bool = True
+    """Whether its length is; else only the end of the connection ends it."""
 
 
 @dataclass(slots=True)
@@ -46,6 +48,7 @@ class Fault:
     body: Any = None
     times: int = 1
     cut: int | None = None
+    announced: bool = True
     after_the_work: bool = False
 
 
@@ -122,7 +125,7 @@ class Service:
             if fault is not None:
                 fault.times -= 1
                 if fault.cut is not None:
-                    reply.cut = fault.cut
+                    reply.cut, reply.announced = fault.cut, fault.announced
                 else:
                     reply = Reply(fault.status, fault.body, fault.headers)
         try:
@@ -136,7 +139,8 @@ class Service:
         content = json.dumps(reply.body).encode()
         handler.send_response(reply.status)
         handler.send_header("Content-Type", "application/json")
-        handler.send_header("Content-Length", str(len(content)))
+        if reply.announced:
+            handler.send_header("Content-Length", str(len(content)))
         for name, value in reply.headers.items():
             handler.send_header(name, value)
         handler.end_headers()
