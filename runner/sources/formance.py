@@ -106,6 +106,7 @@ class Formance:
         self.configuration = configuration
         self.polite = Polite(configuration.access, progress=progress)
         self._path = f"/v2/{quote(configuration.ledger)}"
+        self._most = BULK
 
     def __enter__(self) -> Formance:
         return self
@@ -119,6 +120,10 @@ class Formance:
         Sending any of them again is safe. An atomic bulk that fails has left nothing behind, whatever it lists: it is
         sent again element by element.
         """
+        most = self._most  # which may become fewer on the way
+        if len(items) > most:
+            parts = (items[first : first + most] for first in range(0, len(items), most))
+            return [outcome for part in parts for outcome in self.post(part)]
         if not items:
             return []
         atomic = self.configuration.atomic
@@ -126,8 +131,8 @@ class Formance:
         if answer.status == 400 and atomic and _results(answer) is not None:
             answer = self._bulk(items, atomic=False)
         if answer.status == 413 and len(items) > 1:
-            half = len(items) // 2  # the server takes fewer than is usual
-            return self.post(items[:half]) + self.post(items[half:])
+            self._most = len(items) // 2  # the server takes fewer than is usual
+            return self.post(items)
         results = _results(answer)
         if answer.status not in (200, 400) or results is None:
             raise self._refusal(answer, f"a bulk of {len(items)}")

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from tests.acceptance.story import command, environment, lock_holders, run, shell, sql, until
+from tests.lending.world import mortgage
+from tests.stubs.formance import Formance
 from tests.stubs.rotessa import KEY, SECRETS, Rotessa
 from tests.stubs.service import Fault
 
@@ -193,6 +195,43 @@ def test_a_customer_that_is_gone_meanwhile_stops_nobody(database_url: str, rotes
     rotessa.faults.append(Fault("/v1/customers/1", 404, body={"errors": []}))
     run(database_url, *FROM, *toml(rotessa.base))
     assert sql(database_url, "select id from staging.rotessa_schedule") == [(20,)]
+
+
+def test_schedules_of_a_customer_who_is_no_longer_listed_are_gone(
+    database_url: str, rotessa: Rotessa, toml: Toml
+) -> None:
+    """Only where the processor says so: an empty list of customers by mistake makes nothing go."""
+    fill(rotessa)
+    run(database_url, *FROM, *toml(rotessa.base))
+    rotessa.faults.append(Fault("/v1/customers", body=[]))
+    run(database_url, *FROM, *toml(rotessa.base))
+    assert sql(database_url, "select count(*) from lending.schedules where not gone") == [(3,)]
+    del rotessa.customers[2]
+    run(database_url, *FROM, *toml(rotessa.base))
+    assert sql(database_url, "select schedule_id from lending.schedules where gone") == [(20,)]
+
+
+def test_an_operator_may_fetch_and_push_and_only_an_admin_may_link(
+    database_url: str, rotessa: Rotessa, formance: Formance, toml: Toml
+) -> None:
+    """Roles of the project, no superuser: what a verb needs is granted, and linking to lending_admin alone."""
+    fill(rotessa)
+    mortgage(database_url, "M-1", 1, 120_000)
+    options = toml(rotessa.base, formance.url)
+    for role in ("operator", "admin"):
+        granted = "backfill_operator" if role == "operator" else "lending_admin"
+        sql(database_url, f"drop role if exists some_{role}", f"create role some_{role} login in role {granted}")
+    operator, admin = (database_url.replace("user=postgres", f"user=some_{role}") for role in ("operator", "admin"))
+    try:
+        run(operator, *FROM, *options)
+        run(operator, "schedules", "list", *options)
+        assert "permission denied" in run(operator, "schedules", "link", "10", "M-1", *options, code=1).text
+        run(admin, "schedules", "link", "10", "M-1", "--backfill", *options)
+        assert "12 sent, 12 confirmed" in run(operator, "ledger", "push", *options).out
+        run(operator, "ledger", "verify", *options)
+        run(admin, "schedules", "unlink", "10", "--reason", "why", "--keep-payments", *options)
+    finally:
+        sql(database_url, "drop role some_operator", "drop role some_admin")
 
 
 def test_no_two_fetches_at_once(database_url: str, rotessa: Rotessa, toml: Toml) -> None:

@@ -325,7 +325,9 @@ def test_a_server_that_takes_fewer_gets_fewer_in_the_same_order() -> None:
     with FormanceStub(in_bulk=30) as ledger, formance(ledger) as api:
         outcomes = api.post([item(number) for number in range(100)])
         assert [outcome.reference for outcome in outcomes] == [row["reference"] for row in ledger.rows]
-        assert len(ledger.rows) == 100
+        assert [len(request.body) for request in ledger.requests] == [100, 50, 25, 25, 25, 25]
+        api.post([item(number) for number in range(100, 150)])
+        assert [len(request.body) for request in ledger.requests[6:]] == [25, 25]
 
 
 def test_answers_that_cannot_be_mapped_are_not_guessed_at(ledger: FormanceStub) -> None:
