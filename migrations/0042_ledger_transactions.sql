@@ -117,6 +117,8 @@ create function ledger.refuse_closed() returns trigger
 language plpgsql volatile
 security definer
 set search_path = pg_catalog, pg_temp
+set jit = off
+set work_mem = '64MB'
 as $$
 declare
     v_found record;
@@ -149,29 +151,28 @@ language plpgsql volatile
 security definer
 set search_path = pg_catalog, pg_temp
 set jit = off
+set work_mem = '64MB'
 as $$
 declare
     v_late text;
 begin
-    if tg_op = 'INSERT' and not ledger.in_reversal() then
-        select t.reference into v_late
-        from changed_rows as r join ledger.transactions as t on t.id = r.transaction_id
-        where t.recorded_at <> now()
-        limit 1;
-        if found then
-            raise exception 'transaction % was recorded before: no posting can be added to it', v_late
-                using errcode = 'BF020', hint = 'Write a transaction of its own.';
-        end if;
+    with moved as materialized (
+        select r.transaction_id, r.asset, sum(r.amount) as total from changed_rows as r group by r.transaction_id, r.asset
+    ), queued as (
+        insert into ledger.unbalanced (transaction_id)
+        select distinct m.transaction_id
+        from moved as m
+        where m.total <> 0
+            or (tg_op = 'DELETE' and exists (select from ledger.transactions as t where t.id = m.transaction_id))
+        on conflict do nothing
+    )
+    select min(t.reference) into v_late
+    from moved as m join ledger.transactions as t on t.id = m.transaction_id
+    where t.recorded_at <> now();
+    if tg_op = 'INSERT' and v_late is not null and not ledger.in_reversal() then
+        raise exception 'transaction % was recorded before: no posting can be added to it', v_late
+            using errcode = 'BF020', hint = 'Write a transaction of its own.';
     end if;
-    insert into ledger.unbalanced (transaction_id)
-    select distinct r.transaction_id
-    from (
-        select transaction_id from changed_rows group by transaction_id, asset having sum(amount) <> 0
-        union all
-        select o.transaction_id from changed_rows as o
-        where tg_op = 'DELETE' and exists (select from ledger.transactions as t where t.id = o.transaction_id)
-    ) as r
-    on conflict do nothing;
     return null;
 end;
 $$;
@@ -185,6 +186,7 @@ language plpgsql volatile
 security definer
 set search_path = pg_catalog, pg_temp
 set jit = off
+set work_mem = '64MB'
 as $$
 begin
     insert into ledger.unbalanced (transaction_id)
@@ -309,6 +311,7 @@ create view ledger.collection_legs as
 select
     p.id as payment_id,
     p.source_reference as reference,
+    p.ledger_transaction_id,
     l.line_no::smallint as line_no,
     l.account,
     'CAD/2'::text as asset,
@@ -327,6 +330,7 @@ comment on view ledger.collection_legs is
 a payment, one or many, takes its lines from here. Grain: one row for each payment and line.';
 comment on column ledger.collection_legs.payment_id is 'The payment.';
 comment on column ledger.collection_legs.reference is 'Its reference.';
+comment on column ledger.collection_legs.ledger_transaction_id is 'Its transaction, where it has one already.';
 comment on column ledger.collection_legs.line_no is 'Place in the transaction.';
 comment on column ledger.collection_legs.account is 'The account.';
 comment on column ledger.collection_legs.asset is 'CAD/2.';

@@ -114,10 +114,12 @@ begin
     )
     select array_agg(id) into v_payments from written;
     insert into ledger.accounts (account)
-    select distinct l.account
-    from unnest(v_payments) as w (id) join ledger.collection_legs as l on l.payment_id = w.id
-    where not exists (select from ledger.accounts as a where a.account = l.account)
-    order by l.account
+    select n.account
+    from (
+        select distinct l.account from unnest(v_payments) as w (id) join ledger.collection_legs as l on l.payment_id = w.id
+    ) as n
+    where not exists (select from ledger.accounts as a where a.account = n.account)
+    order by n.account
     on conflict do nothing;
     -- In one statement, so that every transaction is seen with its postings.
     with written as (
@@ -126,7 +128,7 @@ begin
         from unnest(v_payments) as w (id) join lending.payments as p on p.id = w.id
     )
     insert into ledger.postings (transaction_id, line_no, account, asset, amount)
-    select ledger.transaction_id(l.reference), l.line_no, l.account, l.asset, l.amount
+    select l.ledger_transaction_id, l.line_no, l.account, l.asset, l.amount
     from unnest(v_payments) as w (id) join ledger.collection_legs as l on l.payment_id = w.id;
 end;
 $$;
@@ -166,7 +168,6 @@ set work_mem = '64MB'
 as $$
 declare
     v_run uuid := backfill.open_run();
-    v_items lending.payments_due[];
     v_set bigint[];
     v_alone lending.payments_due[];
     v_item lending.payments_due;
@@ -178,29 +179,29 @@ declare
     v_chargebacks bigint := 0;
     v_cents bigint := 0;
     v_count bigint;
+    v_all bigint;
 begin
     if v_run is null then
         raise exception 'no run is open in this transaction' using errcode = 'BF001',
             hint = 'select * from backfill.run(''lending_payments'');';
     end if;
-    select coalesce(array_agg(d order by d.settlement_date, d.transaction_id), '{}') into v_items
+    -- Of those that are written together the ids are enough; the others are looked at one by one.
+    select coalesce(array_agg(d.transaction_id) filter (where d.plain), '{}'),
+        coalesce(array_agg(d.item order by d.place) filter (where not d.plain), '{}'),
+        count(*) filter (where d.plain), coalesce(sum(d.cents) filter (where d.plain), 0), count(*)
+    into v_set, v_alone, v_count, v_cents, v_all
     from (
-        select d.* from lending.payments_due as d
-        where (p_schedule is null or d.schedule_id = p_schedule)
+        select x as item, x.transaction_id, x.cents, x.kind = 'payment' and x.fault is null as plain,
+            row_number() over (order by x.settlement_date, x.transaction_id) as place
+        from lending.payments_due as x
+        where (p_schedule is null or x.schedule_id = p_schedule)
             -- What this run has given up is not tried again by its next step.
             and not exists (
                 select from backfill.reject as r
-                where r.run_id = v_run and r.source = 'rotessa transactions' and r.source_key = d.transaction_id::text
+                where r.run_id = v_run and r.source = 'rotessa transactions' and r.source_key = x.transaction_id::text
             )
-        order by d.settlement_date, d.transaction_id
-        limit p_limit
-    ) as d;
-    select coalesce(array_agg(i.transaction_id) filter (where i.kind = 'payment' and i.fault is null), '{}'),
-        coalesce(array_agg(i) filter (where i.kind <> 'payment' or i.fault is not null), '{}'),
-        count(*) filter (where i.kind = 'payment' and i.fault is null),
-        coalesce(sum(i.cents) filter (where i.kind = 'payment' and i.fault is null), 0)
-    into v_set, v_alone, v_count, v_cents
-    from unnest(v_items) as i;
+    ) as d
+    where p_limit is null or d.place <= p_limit;
 
     if v_count > 0 then
         begin
@@ -211,7 +212,12 @@ begin
                 or sqlstate 'BF042' or sqlstate 'BF040' or sqlstate 'BF045' then
                 -- One of them cannot be written. Which, is found by taking each by itself.
                 v_cents := 0;
-                v_alone := v_items;
+                select array_agg(x order by x.settlement_date, x.transaction_id) into v_alone
+                from (
+                    select d.* from lending.payments_due as d where d.transaction_id = any (v_set)
+                    union all
+                    select d.* from unnest(v_alone) as d
+                ) as x;
         end;
     end if;
 
@@ -244,7 +250,7 @@ begin
     if v_errors <> '[]' then
         update backfill.backfill_log set errors = errors || v_errors where run_id = v_run;
     end if;
-    return jsonb_build_object('items', cardinality(v_items), 'payments', v_payments, 'postings', v_postings,
+    return jsonb_build_object('items', v_all, 'payments', v_payments, 'postings', v_postings,
         'chargebacks', v_chargebacks, 'failed', jsonb_array_length(v_errors), 'cents', v_cents);
 end;
 $$;
