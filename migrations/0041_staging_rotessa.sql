@@ -147,8 +147,14 @@ as $$
         end,
         (select string_agg(format('%s is not a day written YYYY-MM-DD: %L', d.field, left(d.value, 60)), '; ' order by d.field)
             from (values ('process_date', p_process_date), ('settlement_date', p_settlement_date)) as d (field, value)
-            -- Unpadded days (2019-03-7) come up in the processor's own samples.
-            where d.value !~ '^[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}$' or not pg_input_is_valid(d.value, 'date'))
+            -- Unpadded days (2019-03-7) come up in the processor's own samples. (PostgreSQL 15 has no pg_input_is_valid.)
+            where case
+                when d.value ~ '^[1-9][0-9]{3}-((0?[1-9]|1[0-2])-(0?[1-9]|1[0-9]|2[0-8])|(0?[13578]|1[02])-(29|30|31)|(0?[469]|11)-(29|30))$'
+                    then false
+                when d.value ~ '^[1-9][0-9]{3}-0?2-29$'
+                    then extract(month from make_date(left(d.value, 4)::integer, 2, 28) + 1) <> 2
+                else d.value is not null
+            end)
     ), '');
 $$;
 
@@ -267,7 +273,7 @@ begin
         select r.*, coalesce(r.id, 'row ' || r.place) as key, nullif(concat_ws('; ',
             case when r.id ~ '^[1-9][0-9]{0,17}$' then null else format('id is no whole number: %L', left(r.id, 60)) end,
             case when btrim(r.name) <> '' then null else 'name is missing' end,
-            case when not pg_input_is_valid(r.active, 'boolean') then format('active is neither true nor false: %L', left(r.active, 60)) end
+            case when r.active not in ('true', 'false') then format('active is neither true nor false: %L', left(r.active, 60)) end
         ), '') as fault
         from rows from (jsonb_to_recordset(p_rows) as (
             id text, name text, custom_identifier text, customer_type text, active text)) with ordinality
@@ -405,9 +411,8 @@ begin
                 and (r.schedule_id is null or r.schedule_id ~ '^[1-9][0-9]{0,17}$')
                 and r.amount ~ '^[1-9][0-9]{0,12}(\.[0-9]{1,2})?$'
                 and r.status in ('Future', 'Pending', 'Approved', 'Declined', 'Chargeback')
-                and r.process_date ~ '^[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}$' and pg_input_is_valid(r.process_date, 'date')
-                and (r.settlement_date is null
-                    or (r.settlement_date ~ '^[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}$' and pg_input_is_valid(r.settlement_date, 'date')))
+                and r.process_date ~ '^[1-9][0-9]{3}-(0?[1-9]|1[0-2])-(0?[1-9]|1[0-9]|2[0-8])$'
+                and (r.settlement_date is null or r.settlement_date ~ '^[1-9][0-9]{3}-(0?[1-9]|1[0-2])-(0?[1-9]|1[0-9]|2[0-8])$')
                 then null
             else nullif(concat_ws('; ',
                 staging.rotessa_fault(r.id, r.customer_id, r.schedule_id, r.amount, r.process_date, r.settlement_date),
