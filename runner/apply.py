@@ -279,7 +279,7 @@ def _backfill(conn: Connection, plan: Plan, due: dict[str, Any]) -> BackfillResu
     started = time.perf_counter()
     with conn.cursor(row_factory=dict_row) as cursor:
         log = cursor.execute(
-            "select run_id, digest, metrics from backfill.run(%s, '{}', %s, %s)",
+            "select run_id, digest, metrics, jsonb_array_length(errors) as failed from backfill.run(%s, '{}', %s, %s)",
             [due["backfill"], plan.allow_rejects, plan.actor],
         ).fetchone()
         assert log is not None  # noqa: S101 - a function call returns a row
@@ -297,7 +297,8 @@ def _backfill(conn: Connection, plan: Plan, due: dict[str, Any]) -> BackfillResu
         business_key=tuple((key or {}).get("key") or ()),
         due_rows=due["due_rows"],
         due_cents=due["due_cents"],
-        due_after=left["due_rows"] if left else 0,
+        # An item that failed by itself is recorded with its reason, and stays due.
+        due_after=max(left["due_rows"] - log["failed"], 0) if left else 0,
         rejects=due["rejects"],
         run_id=log["run_id"],
         digest=log["digest"],

@@ -357,9 +357,9 @@ def demo(
 
 
 def _mount() -> None:
-    from runner import cli_load, cli_reconcile, cli_verify
+    from runner import cli_lending, cli_load, cli_reconcile, cli_verify
 
-    for area in (cli_load.app, cli_verify.app, cli_reconcile.area):
+    for area in (cli_load.app, cli_verify.app, cli_reconcile.area, cli_lending.area):
         app.add_typer(area)
 
 

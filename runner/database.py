@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import psycopg
 from psycopg import IsolationLevel
@@ -73,7 +73,7 @@ _HOLDER = b"""
     from pg_catalog.pg_locks as l left join pg_catalog.pg_stat_activity as a on a.pid = l.pid
     where l.locktype = 'advisory' and l.granted and l.objsubid = 1
         and l.database = (select oid from pg_catalog.pg_database where datname = current_database())
-        and (l.classid::bigint << 32) | l.objid::bigint = hashtextextended('backfill', 0)
+        and (l.classid::bigint << 32) | l.objid::bigint = hashtextextended(%(name)s, 0)
 """
 
 
@@ -186,10 +186,52 @@ def take_lock(
             time.sleep(random.uniform(0.05, 0.2))  # noqa: S311 - jitter
 
 
-def holders_of_lock(conn: Connection) -> list[Holder]:
+def holders_of_lock(conn: Connection, name: str = "backfill") -> list[Holder]:
     """Who holds the advisory lock in this database; empty when nobody does."""
     with conn.cursor(row_factory=class_row(Holder)) as cursor:
-        return cursor.execute(_HOLDER).fetchall()
+        return cursor.execute(_HOLDER, {"name": name}).fetchall()
+
+
+@contextmanager
+def alone(settings: Settings, name: str) -> Iterator[Callable[[], None]]:
+    """No two commands of this name at once, over many transactions: an advisory lock on a connection of its own.
+
+    It is at transaction level, so that it goes with its process and holds behind a pooler; the transaction reads
+    nothing, so that it keeps no row from vacuum. What is yielded keeps the connection awake: call it now and then.
+    Raises LockedError (exit 5) naming the holder when settings.lock_wait milliseconds were not enough.
+    """
+    with connect(settings, application_name=f"runner {name}") as conn:
+        conn.isolation_level = IsolationLevel.READ_COMMITTED
+        deadline = time.monotonic() + settings.lock_wait / 1000
+        while True:
+            row = conn.execute("select pg_try_advisory_xact_lock(hashtextextended(%s, 0))", [name]).fetchone()
+            if row is not None and row[0]:
+                break
+            holders = holders_of_lock(conn, name)
+            conn.rollback()
+            if time.monotonic() > deadline:
+                raise LockedError(
+                    f"another `runner {name}` is at work: {', '.join(map(str, holders)) or 'it has just ended'}; "
+                    f"waited {settings.lock_wait / 1000:g} s. Wait for it, or end it"
+                )
+            time.sleep(random.uniform(0.05, 0.2))  # noqa: S311 - jitter
+        conn.execute("select set_config('idle_in_transaction_session_timeout', '0', true)")
+
+        def awake() -> None:
+            conn.execute("select")
+
+        yield awake
+        conn.rollback()
+
+
+def step(conn: Connection, settings: Settings, call: str, *values: object) -> list[tuple[Any, ...]]:
+    """One call of a function of the database as a transaction of its own, tried again as retrying() does; its rows."""
+
+    def action() -> list[tuple[Any, ...]]:
+        with transaction(conn, settings, isolation=IsolationLevel.READ_COMMITTED):
+            return conn.execute(call.encode(), values).fetchall()
+
+    return retrying(action, settings)
 
 
 def retrying(action: Callable[[], T], settings: Settings, *, sleep: Callable[[float], None] = time.sleep) -> T:

@@ -115,9 +115,14 @@ def _command(
     width = {"COLUMNS": str(out.width)}
     done = subprocess.run(
         [sys.executable, "-m", "runner.cli", *shown[1:]],
-        env=os.environ | width | {"DATABASE_URL": url},
+        env=_ours() | width | {"DATABASE_URL": url},
         cwd=directory,
         stdin=subprocess.DEVNULL,
         check=False,
     )
     return done.returncode
+
+
+def _ours() -> dict[str, str]:
+    """The environment without keys of services: a story never asks a real one."""
+    return {name: value for name, value in os.environ.items() if name not in ("ROTESSA_TOKEN", "FORMANCE_TOKEN")}

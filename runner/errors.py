@@ -105,6 +105,26 @@ class NotRehearsableError(MigrationError):
     """A pending migration says `transactional: false`: it cannot be rehearsed or rolled back."""
 
 
+class RemoteError(RunnerError):
+    """A service answered something that its contract does not know; what was landed or confirmed before is kept."""
+
+
+class RemoteUnavailableError(RemoteError):
+    """A service did not answer as it should for as often as it was asked: 429, 5xx, no or a cut connection."""
+
+
+class RemoteAccessError(RemoteError):
+    """A service refuses the token (401, 403)."""
+
+
+class RemoteNotFoundError(RemoteError):
+    """A service does not know what was asked for (404)."""
+
+
+class RemoteRefusedError(RemoteError):
+    """A service cannot take what it was asked (400, 406, 413, 422); its code is named, its text with digits masked."""
+
+
 class LedgerFileError(UsageError):
     """A file is no ledger that can be read: header, encoding, quotes, line ends."""
 
@@ -271,6 +291,54 @@ class WaiverError(RunnerError):
     sqlstate = "BF036"
 
 
+class LedgerConflictError(RunnerError):
+    """BF040: a reference is in the ledger already, with other content."""
+
+    sqlstate = "BF040"
+
+
+class FetchError(RunnerError):
+    """BF041: a step of a fetch that does not run, or an answer that is no array."""
+
+    sqlstate = "BF041"
+
+
+class UnbalancedError(RunnerError):
+    """BF042: a ledger transaction has no postings, or they do not sum to zero."""
+
+    sqlstate = "BF042"
+
+
+class ScheduleLinkError(RunnerError):
+    """BF043: a schedule cannot be linked: unknown, gone, linked, or the mortgage has one."""
+
+    sqlstate = "BF043"
+
+
+class CustomerMismatchError(RunnerError):
+    """BF044: the schedule's customer is not the mortgage's borrower, and no reason was given."""
+
+    sqlstate = "BF044"
+
+
+class NotPostableError(RunnerError):
+    """BF045: a payment that is not approved and settled, or would take effect before its time."""
+
+    sqlstate = "BF045"
+
+
+class PushStateError(RunnerError):
+    """BF046: an answer of the other ledger that does not fit what was sent."""
+
+    sqlstate = "BF046"
+
+
+class UnlinkRefusedError(ReversalRefusedError):
+    """BF047: a link cannot be taken back: none, payments on it, or no reason."""
+
+    sqlstate = "BF047"
+
+
 CUSTOM: dict[str, type[RunnerError]] = {
     error.sqlstate: error
     for error in (
@@ -298,6 +366,14 @@ CUSTOM: dict[str, type[RunnerError]] = {
         PayloadConflictError,
         InvoiceRefusedError,
         WaiverError,
+        LedgerConflictError,
+        FetchError,
+        UnbalancedError,
+        ScheduleLinkError,
+        CustomerMismatchError,
+        NotPostableError,
+        PushStateError,
+        UnlinkRefusedError,
     )
 }
 

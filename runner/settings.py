@@ -41,6 +41,10 @@ class Settings:
     dbt_project: Path = ROOT / "dbt_project"
     loaders: Mapping[str, Any] = field(default_factory=dict)
     """`[loaders.<name>]` of runner.toml: each loader reads and checks its own table."""
+    rotessa: Mapping[str, Any] = field(default_factory=dict)
+    """`[rotessa]` of runner.toml, read and checked by runner.sources.rotessa; never the token."""
+    formance: Mapping[str, Any] = field(default_factory=dict)
+    """`[formance]` of runner.toml, read and checked by runner.sources.formance; never the token."""
 
     @property
     def shown(self) -> str:
@@ -169,7 +173,11 @@ def _convert(file: Path, key: str, value: object) -> object:
             if not isinstance(value, dict) or not all(isinstance(table, dict) for table in value.values()):
                 raise ValueError("expected tables, as in [loaders.invoices]")
             return value
+        if key in ("rotessa", "formance"):
+            if not isinstance(value, dict):
+                raise ValueError(f"expected a table, [{key}]")
+            return value
         return duration(value)
     except ValueError as exc:
-        shown = "" if key == "database_url" else f" = {value!r}"
+        shown = "" if key in ("database_url", "rotessa", "formance") else f" = {value!r}"
         raise ConfigurationError(f"{file}: {key}{shown}: {exc}") from exc

@@ -1,0 +1,17 @@
+drop view lending.transactions;
+drop view lending.schedules;
+drop function lending.schedule_status(bigint);
+drop function staging.take_rotessa_history(bigint, jsonb);
+drop function staging.finish_rotessa_fetch(uuid);
+drop function staging.take_rotessa_transactions(uuid, integer, jsonb);
+drop function staging.take_rotessa_schedules(uuid, bigint, jsonb);
+drop function staging.take_rotessa_customers(uuid, jsonb);
+drop function staging.step_rotessa(uuid, jsonb);
+drop function staging.count_rotessa(uuid, text, bigint, bigint, bigint, bigint);
+drop function staging.begin_rotessa_fetch(date, date, integer);
+drop function staging.rotessa_fault(text, text, text, text, text, text);
+drop table staging.rotessa_version;
+drop table staging.rotessa_transaction;
+drop table staging.rotessa_schedule;
+drop table staging.rotessa_customer;
+drop table staging.rotessa_fetch;

@@ -1,0 +1,348 @@
+-- Linking a schedule to a mortgage: what is unlinked, suggestions for people, and the decision as an audited run.
+-- Safe: views and functions, a role, an index on the log. Only lending.link_schedule(), which lending_admin may call, writes.
+-- depends: 0042_ledger_transactions
+
+do $$
+begin
+    if not exists (select from pg_roles where rolname = 'lending_admin') then
+        create role lending_admin nologin;
+        comment on role lending_admin is 'May link schedules to mortgages, and unlink them.';
+    end if;
+    -- Whoever links also looks at what is there, and undoes.
+    if exists (select from pg_roles where rolname = 'backfill_operator') then
+        grant backfill_operator to lending_admin;
+    end if;
+exception
+    when insufficient_privilege then
+        raise notice 'role lending_admin was not created: %', sqlerrm
+            using hint = 'Ask for CREATEROLE, or create it by hand and apply the grants of docs/operations.md.';
+    when duplicate_object or unique_violation then
+        raise notice 'role lending_admin is being created by another session';
+end;
+$$;
+
+create index backfill_log_mortgage on backfill.backfill_log ((subject ->> 'mortgage'), started_at)
+where subject ? 'mortgage';
+
+comment on index backfill.backfill_log_mortgage is 'Runs of a mortgage: where subject ->> ''mortgage'' = ''M-17'' and subject ? ''mortgage''.';
+
+create view lending.link_suggestions as
+with pairs as (
+    select
+        s.id as schedule_id,
+        m.id as mortgage_id
+    from staging.rotessa_schedule as s
+    inner join lending.borrowers as b on s.customer_id = b.rotessa_customer_id
+    inner join lending.mortgages as m on b.id = m.borrower_id
+    union
+    select
+        s.id as schedule_id,
+        m.id as mortgage_id
+    from staging.rotessa_schedule as s
+    inner join lending.mortgages as m on s.amount_cents = m.payment_cents
+),
+
+judged as (
+    select
+        s.id as schedule_id,
+        m.id as mortgage_id,
+        m.number as mortgage_number,
+        coalesce(b.rotessa_customer_id = s.customer_id, false) as same_customer,
+        m.payment_cents = s.amount_cents as same_amount,
+        coalesce(lower(m.frequency) = lower(s.frequency), false) as same_frequency,
+        s.amount_cents - m.payment_cents as difference_cents
+    from pairs as p
+    inner join staging.rotessa_schedule as s on p.schedule_id = s.id and not s.gone
+    inner join lending.mortgages as m on p.mortgage_id = m.id and m.rotessa_schedule_id is null
+    inner join lending.borrowers as b on m.borrower_id = b.id
+    where
+        not exists (
+            select from lending.mortgages as l
+            where l.rotessa_schedule_id = s.id
+        )
+)
+
+select
+    schedule_id,
+    mortgage_id,
+    mortgage_number,
+    same_customer and same_amount as exact,
+    same_customer,
+    same_amount,
+    same_frequency,
+    difference_cents,
+    row_number() over (
+        partition by schedule_id
+        order by
+            same_customer desc, same_amount desc, same_frequency desc, abs(difference_cents) asc, mortgage_number asc
+    ) as rank
+from judged;
+
+comment on view lending.link_suggestions is
+'For people: which mortgage without a schedule an unlinked schedule may belong to, by customer and amount. Nothing is ever linked by
+it. Grain: one row for each schedule and mortgage.';
+comment on column lending.link_suggestions.schedule_id is 'The schedule.';
+comment on column lending.link_suggestions.mortgage_id is 'The mortgage.';
+comment on column lending.link_suggestions.mortgage_number is 'Its number.';
+comment on column lending.link_suggestions.exact is 'Same customer and same amount.';
+comment on column lending.link_suggestions.same_customer is 'The schedule''s customer is the mortgage''s borrower.';
+comment on column lending.link_suggestions.same_amount is 'The amounts are equal to the cent.';
+comment on column lending.link_suggestions.same_frequency is 'The frequencies are known and equal.';
+comment on column lending.link_suggestions.difference_cents is 'Amount of the schedule less that of the mortgage.';
+comment on column lending.link_suggestions.rank is '1 is the likeliest for this schedule: customer, then amount, then frequency.';
+
+create view lending.unlinked_schedules as
+with suggested as (
+    select
+        schedule_id,
+        count(*) filter (where exact) as exact_suggestions,
+        jsonb_agg(
+            jsonb_build_object(
+                'rank', rank, 'mortgage', mortgage_number, 'mortgage_id', mortgage_id, 'exact', exact,
+                'same_customer', same_customer, 'same_amount', same_amount, 'difference_cents', difference_cents
+            ) order by rank
+        ) filter (where rank <= 5) as suggestions
+    from lending.link_suggestions
+    group by schedule_id
+)
+
+select
+    s.id as schedule_id,
+    s.customer_id,
+    c.name as customer_name,
+    s.amount_cents,
+    s.frequency,
+    s.next_process_date,
+    coalesce(g.exact_suggestions, 0) as exact_suggestions,
+    coalesce(g.suggestions, '[]') as suggestions
+from staging.rotessa_schedule as s
+left join staging.rotessa_customer as c on s.customer_id = c.id
+left join suggested as g on s.id = g.schedule_id
+where
+    not s.gone
+    and not exists (
+        select from lending.mortgages as m
+        where m.rotessa_schedule_id = s.id
+    );
+
+comment on view lending.unlinked_schedules is
+'Schedules that are linked to no mortgage, with the five likeliest mortgages. Grain: one row for each schedule.';
+comment on column lending.unlinked_schedules.schedule_id is 'Rotessa''s id.';
+comment on column lending.unlinked_schedules.customer_name is 'Name of its customer.';
+comment on column lending.unlinked_schedules.exact_suggestions is 'How many mortgages have the same customer and amount; one leaves little doubt.';
+comment on column lending.unlinked_schedules.suggestions is
+'Up to five, likeliest first: rank, mortgage (number), mortgage_id, exact, same_customer, same_amount, difference_cents.';
+
+create view lending.mortgages_without_schedule as
+select
+    m.id as mortgage_id,
+    m.number as mortgage_number,
+    b.name as borrower_name,
+    b.rotessa_customer_id,
+    m.payment_cents::bigint as payment_cents,
+    m.frequency,
+    count(g.schedule_id) filter (where g.exact) as exact_suggestions,
+    coalesce(
+        jsonb_agg(
+            g.schedule_id order by g.exact desc, g.same_customer desc, g.rank asc, g.schedule_id asc
+        ) filter (where g.rank <= 5), '[]'
+    ) as suggested_schedules
+from lending.mortgages as m
+inner join lending.borrowers as b on m.borrower_id = b.id
+left join lending.link_suggestions as g on m.id = g.mortgage_id
+where m.rotessa_schedule_id is null
+group by m.id, b.id;
+
+comment on view lending.mortgages_without_schedule is 'Mortgages that no schedule is linked to. Grain: one row for each mortgage.';
+comment on column lending.mortgages_without_schedule.mortgage_id is 'The mortgage.';
+comment on column lending.mortgages_without_schedule.mortgage_number is 'Its number.';
+comment on column lending.mortgages_without_schedule.borrower_name is 'Name of its borrower.';
+comment on column lending.mortgages_without_schedule.rotessa_customer_id is 'The borrower at Rotessa, where known.';
+comment on column lending.mortgages_without_schedule.payment_cents is 'What is due each time.';
+comment on column lending.mortgages_without_schedule.frequency is 'How often, where known.';
+comment on column lending.mortgages_without_schedule.exact_suggestions is 'How many unlinked schedules have the same customer and amount.';
+comment on column lending.mortgages_without_schedule.suggested_schedules is 'Unlinked schedules that may belong to it, likeliest first.';
+
+create function lending.mortgage(p_mortgage text) returns lending.mortgages
+language plpgsql stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_mortgage lending.mortgages;
+begin
+    select * into v_mortgage from lending.mortgages where number = p_mortgage;
+    if not found then
+        select * into v_mortgage from lending.mortgages where id::text = p_mortgage;
+    end if;
+    if not found then
+        raise exception 'there is no mortgage %', coalesce(quote_literal(p_mortgage), 'null')
+            using errcode = 'BF009', hint = 'Name it by its number or id: select * from lending.mortgages_without_schedule;';
+    end if;
+    return v_mortgage;
+end;
+$$;
+
+comment on function lending.mortgage(text) is 'A mortgage by its number or its id; an unknown one is refused (BF009).';
+
+create function lending.link_schedule(p_schedule bigint, p_mortgage text, p_override_mismatch text default null)
+returns lending.mortgages
+language plpgsql volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_mortgage lending.mortgages;
+    v_schedule staging.rotessa_schedule;
+    v_borrower lending.borrowers;
+    v_other text;
+    v_why text;
+    v_override text := nullif(btrim(p_override_mismatch), '');
+    v_opened boolean;
+begin
+    perform backfill.take_lock();
+    v_mortgage := lending.mortgage(p_mortgage);
+    select * into v_mortgage from lending.mortgages where id = v_mortgage.id for update;
+    select * into v_schedule from staging.rotessa_schedule where id = p_schedule;
+    if not found or v_schedule.gone then
+        raise exception 'schedule % %', coalesce(p_schedule::text, 'null'),
+            case when v_schedule.gone then 'is no longer at the processor' else 'does not exist at the processor' end
+            using errcode = 'BF043', hint = 'Fetch first: runner fetch rotessa --from DATE. Then: select * from lending.unlinked_schedules;';
+    elsif v_mortgage.rotessa_schedule_id = p_schedule then
+        return v_mortgage;
+    end if;
+    select m.number into v_other from lending.mortgages as m where m.rotessa_schedule_id = p_schedule;
+    v_why := case
+        when v_other is not null then format('it is linked to mortgage %s', v_other)
+        when v_mortgage.rotessa_schedule_id is not null then format('the mortgage has schedule %s', v_mortgage.rotessa_schedule_id)
+    end;
+    if v_why is not null then
+        raise exception 'schedule % cannot be linked to mortgage %: %', p_schedule, v_mortgage.number, v_why
+            using errcode = 'BF043', hint = 'Nothing was changed. Unlink that first: select lending.unlink_schedule(schedule, ''why'');';
+    end if;
+    select * into v_borrower from lending.borrowers where id = v_mortgage.borrower_id;
+    if v_borrower.rotessa_customer_id is distinct from v_schedule.customer_id and v_override is null then
+        raise exception 'schedule % belongs to customer % (%), and mortgage % to % (%)', p_schedule, v_schedule.customer_id,
+            coalesce((select name from staging.rotessa_customer where id = v_schedule.customer_id), 'name not known'),
+            v_mortgage.number, coalesce('customer ' || v_borrower.rotessa_customer_id, 'no customer'), v_borrower.name
+            using errcode = 'BF044',
+                hint = 'Nothing was changed. If it is right all the same, say why: --override-mismatch REASON, or the third argument.';
+    end if;
+    v_opened := backfill.open_run() is null;
+    if v_opened then
+        perform backfill.begin_run('link_schedule',
+            jsonb_strip_nulls(jsonb_build_object('override_mismatch',
+                case when v_borrower.rotessa_customer_id is distinct from v_schedule.customer_id then v_override end)),
+            jsonb_build_object('mortgage', v_mortgage.number, 'mortgage_id', v_mortgage.id, 'schedule', p_schedule,
+                'triggered_by', session_user));
+    end if;
+    update lending.mortgages
+    set rotessa_schedule_id = p_schedule, rotessa_schedule_status = lending.schedule_status(p_schedule), rotessa_last_sync_at = now()
+    where id = v_mortgage.id
+    returning * into v_mortgage;
+    if v_opened then
+        perform backfill.finish_run();
+    end if;
+    return v_mortgage;
+end;
+$$;
+
+comment on function lending.link_schedule(bigint, text, text) is
+'Links a schedule to a mortgage (number or id) by a person''s decision, as a run of its own. Refuses (BF043) a schedule that the
+processor does not have or that is linked, and a mortgage that has one; (BF044) another customer than the borrower, unless
+overridden with a reason, which the log keeps. Again: a no-op.';
+
+create function lending.unlink_schedule(p_schedule bigint, p_reason text, p_keep_payments boolean default false)
+returns lending.mortgages
+language plpgsql volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_mortgage lending.mortgages;
+    v_run uuid;
+    v_left jsonb;
+    v_payments bigint;
+begin
+    perform backfill.take_lock();
+    if nullif(btrim(p_reason), '') is null then
+        raise exception 'unlinking schedule % needs a reason', p_schedule
+            using errcode = 'BF047', hint = 'select lending.unlink_schedule(schedule, ''why'');';
+    end if;
+    select * into v_mortgage from lending.mortgages where rotessa_schedule_id = p_schedule for update;
+    if not found then
+        raise exception 'schedule % is linked to no mortgage', coalesce(p_schedule::text, 'null')
+            using errcode = 'BF047', hint = 'select * from lending.schedules where mortgage_id is not null;';
+    end if;
+    select count(*) into v_payments
+    from lending.payments as p
+    join staging.rotessa_transaction as t on p.source_reference = 'rotessa:tx:' || t.id
+    where p.mortgage_id = v_mortgage.id and t.schedule_id = p_schedule;
+    if v_payments > 0 and not p_keep_payments then
+        raise exception 'schedule % has % payments on mortgage %', p_schedule, v_payments, v_mortgage.number
+            using errcode = 'BF047', hint = 'If the link was wrong, reverse the run that wrote them first (backfill.reverse_run). '
+                'If another schedule takes its place: lending.unlink_schedule(schedule, ''why'', true) keeps them.';
+    end if;
+    select l.run_id, c.after into v_run, v_left
+    from backfill.backfill_log as l
+    join backfill.change_log as c on c.run_id = l.run_id and c.table_name = 'lending.mortgages'
+    where l.backfill = 'link_schedule' and l.mode = 'manual' and l.status = 'succeeded' and l.reversed_by is null
+        and l.subject @> jsonb_build_object('schedule', p_schedule, 'mortgage_id', v_mortgage.id)
+    order by l.started_at desc
+    limit 1;
+    if v_run is null then
+        raise exception 'schedule % was not linked to mortgage % by a run of its own', p_schedule, v_mortgage.number
+            using errcode = 'BF047', hint = 'Find the run in backfill.change_log and reverse it: select * from backfill.reverse_run(run);';
+    end if;
+    -- What syncs wrote since is put back first, as a run, so that the reversal meets the row that the link left.
+    perform backfill.begin_run('unlink_schedule', jsonb_build_object('reason', btrim(p_reason), 'link_run', v_run),
+        jsonb_build_object('mortgage', v_mortgage.number, 'mortgage_id', v_mortgage.id, 'schedule', p_schedule,
+            'triggered_by', session_user));
+    update lending.mortgages
+    set rotessa_schedule_status = v_left ->> 'rotessa_schedule_status',
+        rotessa_last_sync_at = (v_left ->> 'rotessa_last_sync_at')::timestamptz
+    where id = v_mortgage.id;
+    perform backfill.finish_run();
+    perform backfill.reverse_run(v_run);
+    select * into v_mortgage from lending.mortgages where id = v_mortgage.id;
+    return v_mortgage;
+end;
+$$;
+
+comment on function lending.unlink_schedule(bigint, text, boolean) is
+'Takes a link back by reversing its run; the reason is kept in a run of its own. Refuses (BF047) while payments of the schedule are
+on the mortgage, unless they are to be kept because another schedule takes its place.';
+
+create view lending.runs as
+select
+    l.run_id,
+    l.backfill,
+    l.subject ->> 'mortgage' as mortgage,
+    (l.subject ->> 'schedule')::bigint as schedule_id,
+    coalesce(l.subject ->> 'triggered_by', l.actor) as triggered_by,
+    l.mode,
+    l.status,
+    l.metrics,
+    l.errors,
+    l.parameters,
+    l.started_at,
+    l.completed_at,
+    l.reversed_by
+from backfill.backfill_log as l
+where l.backfill in ('link_schedule', 'unlink_schedule', 'lending_payments', 'fetch rotessa');
+
+comment on view lending.runs is 'The log''s rows of this system. Grain: one row for each run.';
+comment on column lending.runs.mortgage is 'Number of the mortgage; null = a run over all.';
+comment on column lending.runs.schedule_id is 'The schedule; null = a run over all.';
+comment on column lending.runs.triggered_by is 'Who set it off.';
+
+revoke execute on all functions in schema lending from public;
+do $do$
+begin
+    perform backfill.grant_to('backfill_auditor', 'select on lending.link_suggestions, lending.unlinked_schedules, '
+        'lending.mortgages_without_schedule, lending.runs');
+    perform backfill.grant_to('backfill_auditor', 'execute on function lending.mortgage(text)');
+    perform backfill.grant_to('lending_admin', 'execute on function lending.link_schedule(bigint, text, text)');
+    perform backfill.grant_to('lending_admin', 'execute on function lending.unlink_schedule(bigint, text, boolean)');
+end;
+$do$;

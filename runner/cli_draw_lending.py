@@ -1,0 +1,154 @@
+"""How fetch, schedules and ledger look on a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from runner.fetch import Fetched
+from runner.ledger_verify import Verified
+from runner.push import Pushed
+from runner.report import clean, money, table
+from runner.schedules import Linked, Mortgage, Schedule, Unlinked
+
+_SHORT = {
+    "Every Other Week": "2 weeks",
+    "Every Other Month": "2 months",
+    "Semi-Annually": "6 months",
+}
+FIRST = 20
+SUGGESTED = 3
+
+
+def draw_fetched(found: Fetched, out: Console) -> None:
+    """What was landed, what was not."""
+    until = f" to {found.date_to}" if found.date_to else ""
+    again = " (going on with one that was broken off)" if found.resumed else ""
+    out.print(f"{found.host}: process dates from {found.scan_from}{until}, {found.pages:,} pages{again}", markup=False)
+    out.print(table("from Rotessa", ">new", ">changed", ">as before", ">rejected", rows=(
+        (t.kind, f"{t.created:,}", f"{t.changed:,}", f"{t.unchanged:,}", f"{t.rejected:,}") for t in found.rows
+    )))  # fmt: skip
+    for source, key, reason in found.rejects:
+        out.print(f"  {clean(source)} {clean(key)}: {clean(reason)}", markup=False)
+    if found.rejected > len(found.rejects):
+        out.print(f"  … and {found.rejected - len(found.rejects):,} more in backfill.reject, run {found.run_id}")
+    if found.mortgages_synced:
+        out.print(f"{found.mortgages_synced:,} linked mortgages are in step with their schedules.")
+    if found.exit_code:
+        out.print(
+            f"[bold red]{found.rejected:,} rows could not be taken; all others are landed.[/] Mend them at Rotessa and "
+            f"fetch again, or allow them: --allow-rejects {found.rejected}"
+        )
+    else:
+        out.print("[bold green]Landed.[/]")
+
+
+def draw_unlinked(found: Unlinked, out: Console, *, all_rows: bool = False) -> None:
+    """Mortgages on the left, schedules on the right."""
+    if not found.mortgages and not found.schedules:
+        out.print("Every mortgage has a schedule, and every schedule a mortgage.")
+        return
+    limit = None if all_rows else FIRST
+    side = Table.grid(padding=(0, 3), expand=False)
+    side.add_column()
+    side.add_column()
+    side.add_row(
+        f"[bold]Mortgages without a schedule[/] {len(found.mortgages):,}",
+        f"[bold]Unlinked schedules[/] {len(found.schedules):,}",
+    )
+    side.add_row(_mortgages(found.mortgages[:limit]), _schedules(found.schedules[:limit]))
+    out.print(side)
+    if not all_rows and max(len(found.mortgages), len(found.schedules)) > FIRST:
+        out.print(f"[dim]the first {FIRST} of each side: --all shows every one[/]")
+    out.print(
+        "= same customer and amount, c same customer, a same amount: suggestions. To link is your decision:\n"
+        "  runner schedules link SCHEDULE MORTGAGE [--backfill]",
+        markup=False,
+    )
+
+
+def _mortgages(rows: tuple[Mortgage, ...]) -> Table:
+    return table("number", "borrower", ">payment", rows=(
+        (m.mortgage_number, _cut(m.borrower_name), money(m.payment_cents)) for m in rows
+    ))  # fmt: skip
+
+
+def _schedules(rows: tuple[Schedule, ...]) -> Table:
+    return table("schedule", "customer", ">amount", "when", "mortgage?", rows=(
+        (
+            str(s.schedule_id), _cut(s.customer_name or f"customer {s.customer_id}"), money(s.amount_cents),
+            Text(f"{_SHORT.get(s.frequency, clean(s.frequency))}\n{s.next_process_date or 'ended'}"), _suggestions(s),
+        )
+        for s in rows
+    ))  # fmt: skip
+
+
+def _suggestions(schedule: Schedule) -> Text:
+    found = Text()
+    for each in schedule.suggestions[:SUGGESTED]:
+        mark = "=" if each["exact"] else "c" if each["same_customer"] else "a"
+        line_end = "\n" if found else ""
+        found.append(f"{line_end}{mark} {clean(str(each['mortgage']))}", "green" if mark == "=" else "")
+    return found
+
+
+def _cut(text: str, length: int = 14) -> str:
+    text = clean(text)
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def draw_linked(found: Linked, out: Console) -> None:
+    """A link or its end, and the backfill that came with it."""
+    if found.checked == "not asked":
+        out.print(f"Schedule {found.schedule_id} is no longer linked to mortgage {clean(found.mortgage_number)}.")
+        return
+    out.print(
+        f"Schedule {found.schedule_id} is linked to mortgage {clean(found.mortgage_number)} ({found.status}).",
+        markup=False,
+    )
+    if found.checked == "staged copy only":
+        out.print("  ROTESSA_TOKEN is not set: that it exists is known from the staged copy only.")
+    done = found.backfill
+    if done is None:
+        return
+    if done.fetched is None:
+        out.print("  Its history was not fetched either: the staged one was relied upon.")
+    out.print(
+        f"Backfill {done.status}: {done.payments:,} payments, {done.postings:,} postings of payments found, "
+        f"{done.chargebacks:,} chargebacks,\n  {money(done.cents)} in all; {done.failed:,} failed"
+    )
+    for error in done.errors[:FIRST]:
+        out.print(f"  {error['item']}: {clean(str(error['reason']))}", markup=False)
+    out.print(f"  runner log {str(done.run_id)[:8]}; to undo: runner rollback {done.run_id}", markup=False)
+    if done.failed:
+        out.print("  The others are written. What failed stays due: the same command again takes only that.")
+
+
+def draw_pushed(found: Pushed, out: Console) -> None:
+    """What was sent, how the outbox is, what was refused."""
+    out.print(f"{found.url}, ledger {found.ledger}", markup=False)
+    out.print(
+        f"{found.sent:,} sent, {found.confirmed:,} confirmed ({found.found:,} were there already), "
+        f"{found.refusals:,} refused"
+    )
+    if found.outbox:
+        out.print(table("outbox", "", ">transactions", ">amount", rows=(
+            (row.state, row.code or "", f"{row.transactions:,}", money(row.cents)) for row in found.outbox
+        )))  # fmt: skip
+    for item in found.refused:
+        out.print(f"  {item.reference}: {item.code} {clean(item.reason)}", markup=False)
+    if found.exit_code:
+        out.print("[bold red]Not everything was taken.[/] Mend the reason, then: runner ledger push --retry-refused")
+    else:
+        out.print("[bold green]Everything in this ledger is confirmed.[/]" if found.outbox else "Nothing to push.")
+
+
+def draw_verified(found: Verified, out: Console) -> None:
+    """Counts of both sides, findings, the verdict."""
+    out.print(f"{found.here:,} transactions here, {found.there:,} at {found.url}, ledger {found.ledger}", markup=False)
+    if found.counts:
+        out.print(table("finding", ">transactions", rows=((name, f"{count:,}") for name, count in found.counts)))
+    for item in found.findings:
+        out.print(f"  {item.reference or 'no reference'}: {item.finding}: {clean(item.detail)}", markup=False)
+    out.print("[bold red]The ledgers differ.[/]" if found.counts else "[bold green]The ledgers are the same.[/]")
