@@ -90,12 +90,12 @@ from lending.payments_due;
 
 comment on view backfill.lending_payments_due is 'The due relation of the backfill lending_payments: see lending.payments_due.';
 
+-- No plan_cache_mode here: it would also hold for the foreign keys' own checks, and plan each of them anew.
 create function lending.write_set(p_items bigint[]) returns void
 language plpgsql volatile
 security definer
 set search_path = pg_catalog, pg_temp
 set jit = off
-set plan_cache_mode = force_custom_plan
 set work_mem = '64MB'
 as $$
 declare
@@ -163,7 +163,6 @@ language plpgsql volatile
 security definer
 set search_path = pg_catalog, pg_temp
 set jit = off
-set plan_cache_mode = force_custom_plan
 set work_mem = '64MB'
 as $$
 declare
