@@ -271,7 +271,7 @@ def test_money_is_ore_in_bigint_and_the_currency_is_stated(conn: Connection) -> 
         where table_schema = 'rent' and column_name in ('amount_due', 'amount_paid', 'value', 'amount', 'total',
             'room_adjustment', 'base_monthly_rent')""",
     )
-    assert len(money) == 8
+    assert len(money) == 9
     assert {kind for _, kind in money} == {"bigint"}
     stated = rows(
         conn,
