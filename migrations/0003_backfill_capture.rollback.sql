@@ -39,6 +39,7 @@ drop function backfill.add_images(backfill.tracked, text);
 drop function backfill.primary_key(oid);
 drop function backfill.rebuild_change_log(boolean);
 drop function backfill.refuse_truncate();
+drop function backfill.refuse_cascade(oid, text);
 drop function backfill.next_statement();
 drop function backfill.open_run();
 drop function backfill.stored_type(oid);

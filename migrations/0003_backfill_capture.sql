@@ -87,6 +87,34 @@ $$;
 
 comment on function backfill.refuse_truncate() is 'Trigger of tracked tables: TRUNCATE inside a run is refused (BF003).';
 
+create function backfill.refuse_cascade(p_relation oid, p_operation text) returns void
+language plpgsql stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_child regclass;
+begin
+    -- What a foreign key did to the other table counts as this transaction's; the table's own triggers saw nothing.
+    select c.conrelid into v_child
+    from pg_constraint as c
+    where c.contype = 'f' and c.confrelid = p_relation and c.conrelid <> c.confrelid
+        and case p_operation when 'DELETE' then c.confdeltype else c.confupdtype end in ('c', 'n', 'd')
+        and coalesce(pg_stat_get_xact_tuples_deleted(c.conrelid), 0) + coalesce(pg_stat_get_xact_tuples_updated(c.conrelid), 0) > 0
+        and not exists (select from backfill.tracked as t where t.active and to_regclass(t.table_name) = c.conrelid)
+    order by c.conrelid::regclass::text
+    limit 1;
+    if found then
+        raise exception '% of % changes rows of %, which is not tracked', p_operation, p_relation::regclass, v_child
+            using errcode = 'BF003', hint = format('Nothing was changed. So that it can be undone: select backfill.track(%L);', v_child);
+    end if;
+end;
+$$;
+
+comment on function backfill.refuse_cascade(oid, text) is
+'For the capture of DELETE and UPDATE: refuses (BF003) where a foreign key has carried the change on (cascade, set null, set
+default) into a table that is not tracked, and that an undo would leave as it is.';
+
 create function backfill.rebuild_change_log(p_empty boolean default false) returns void
 language plpgsql volatile
 security invoker
@@ -213,6 +241,9 @@ begin
                 '(select (row_number() over () - 1) / 1000 as pack, %s from new_rows as r) as r group by pack', v_arrays, v_take),
             format('select pack, count(*)::integer as row_count, %s from '
                 '(select (row_number() over () - 1) / 1000 as pack, %s from old_rows as r) as r group by pack', v_arrays, v_take));
+        if v_operation <> 'insert' then
+            v_body := 'perform backfill.refuse_cascade(tg_relid, tg_op); ' || v_body;
+        end if;
         v_function := format('backfill_audit.%I', p_table.pack_name || '_' || v_operation);
         execute format($sql$
             create or replace function %s() returns trigger

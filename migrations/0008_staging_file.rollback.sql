@@ -1,6 +1,9 @@
 do $do$
 begin
     perform backfill.untrack('staging.file');
+    if exists (select from pg_roles where rolname = 'backfill_operator') then
+        revoke insert on backfill.reject from backfill_operator;
+    end if;
 end;
 $do$;
 drop function staging.analyze_tables(regclass[]);

@@ -53,3 +53,20 @@ begin
     perform backfill.track('rent.rent_ledger', '{tenant,period}', 'amount_due');
 end;
 $do$;
+
+comment on schema rent is 'Rent of a shared flat: who was billed what, and from which inputs. Money is öre (bigint), SEK.';
+comment on table rent.rent_config is 'Values that calculations are made from: kallhyra, el, bredband, vattenavgift, va, larm, …';
+comment on column rent.rent_config.key is 'Which value.';
+comment on column rent.rent_config.period is 'YYYY-MM from which it is valid, until a later one.';
+comment on column rent.rent_config.value is 'Öre.';
+comment on table rent.rent_ledger is 'What was billed to each tenant for each month. Immutable apart from the payment.';
+comment on column rent.rent_ledger.tenant is 'Name in rent.tenants.';
+comment on column rent.rent_ledger.period is 'YYYY-MM, the rent month.';
+comment on column rent.rent_ledger.amount_due is 'Billed, in öre.';
+comment on column rent.rent_ledger.amount_paid is 'Paid, in öre; null = nothing is known.';
+comment on column rent.rent_ledger.payment_date is 'When it was paid.';
+comment on table rent.tenants is 'Who lives or lived there.';
+comment on column rent.tenants.name is 'As files and calculations name the person; unique.';
+comment on column rent.tenants.start_date is 'First day; null = since ever.';
+comment on column rent.tenants.departure_date is 'Last day; null = lives there.';
+comment on column rent.tenants.room_adjustment is 'Standing monthly adjustment in öre, negative for a smaller room; null = 0.';

@@ -149,8 +149,8 @@ class CannotTrackError(RunnerError):
     sqlstate = "BF002"
 
 
-class TruncateRefusedError(RunnerError):
-    """BF003: TRUNCATE of a tracked table inside a run cannot be captured."""
+class NotCapturedError(RunnerError):
+    """BF003: a run would change what is not captured: TRUNCATE, or a cascade into a table that is not tracked."""
 
     sqlstate = "BF003"
 
@@ -344,7 +344,7 @@ CUSTOM: dict[str, type[RunnerError]] = {
     for error in (
         RunStateError,
         CannotTrackError,
-        TruncateRefusedError,
+        NotCapturedError,
         RejectsError,
         ReversalRefusedError,
         BaselineMisfitError,

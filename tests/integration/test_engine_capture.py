@@ -239,6 +239,36 @@ def test_truncate_in_a_run_is_refused(account: psycopg.Connection) -> None:
     assert "Use DELETE" in refused(caught)
 
 
+@pytest.mark.parametrize(
+    ("action", "statement"),
+    [
+        ("on delete cascade", "delete from account where id = 1"),
+        ("on delete set null", "delete from account where id = 1"),
+        ("on update cascade", "update account set id = 9 where id = 1"),
+    ],
+)
+def test_a_cascade_into_a_table_that_is_not_tracked_is_refused(
+    account: psycopg.Connection, action: str, statement: str
+) -> None:
+    do(account, f"create table child (id integer primary key, account_id integer references account {action})")
+    do(account, "insert into child values (1, 1)")
+    account.commit()
+    do(account, "select backfill.begin_run('clean up')")
+    do(account, "update account set cents = 7 where id = 2", "delete from account where id = 5")  # of no child
+    with pytest.raises(psycopg.Error, match=r"of public\.account changes rows of public\.child, which") as caught:
+        do(account, statement)
+    assert caught.value.sqlstate == "BF003"
+    assert "select backfill.track('public.child');" in refused(caught)
+    account.rollback()
+    do(account, "select backfill.track('public.child')")
+    account.commit()
+    before = images(account, "child")
+    run_id = done(account, statement)
+    assert images(account, "child") != before
+    reverse(account, run_id)
+    assert images(account, "child") == before
+
+
 def test_a_savepoint_takes_its_changes_with_it(account: psycopg.Connection) -> None:
     with run(account) as run_id:
         do(
