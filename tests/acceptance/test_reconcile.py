@@ -143,7 +143,7 @@ def test_without_a_ledger_it_counts_by_currency_and_status(sample_url: str) -> N
     assert len(found["samples"]) == 20
     assert found["read_only"] is True
     text = cli(sample_url, "reconcile")
-    assert "read-only transaction" in text
+    assert "read-only transaction" in " ".join(text.split())  # the path of the server may fill the line
     assert "invoices without a billing profile" in text
 
 
