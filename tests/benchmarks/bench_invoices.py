@@ -42,12 +42,13 @@ def run(server: embedded.Server, *, scale: float = 1.0, rounds: int = 5) -> Iter
         report = apply(settings, Plan(backfills=("invoices",)), confirm=confirm, progress=lambda _: None)
         whole = time.perf_counter() - started
         assert report.exit_code == 0, report.verdict
+    # An apply begins with its rehearsal: the limit is for both. The second line only tells them apart.
     yield Result(
         f"invoices: load and apply of {count:,} with {LINES} lines each ÷ bare COPY and INSERT … SELECT",
-        (whole - rehearsed) / bare, 3.0, f"{whole - rehearsed:.1f} s (load {loaded:.1f}) ÷ {bare:.1f} s",
+        whole / bare, 3.0, f"{whole:.1f} s (load {loaded:.1f}, rehearsal {rehearsed:.1f}) ÷ {bare:.1f} s",
     )  # fmt: skip
-    # The rehearsal is all of the apply once more, for real: no limit below 2 for each statement could be kept.
-    yield Result("invoices: the same with the rehearsal before it", whole / bare, None, f"{whole:.1f} s")
+    yield Result("invoices: the same without the rehearsal", (whole - rehearsed) / bare, None,
+                 f"{whole - rehearsed:.1f} s")  # fmt: skip
     few, many = (_allocate(url, max(20, int(CHECKS * scale)) // part) for part in (4, 1))
     yield Result(
         f"checks: time each at {max(20, int(CHECKS * scale)):,} ÷ time each at a quarter of them",
