@@ -1,4 +1,6 @@
 drop view staging.current_ledger;
+drop function staging.take_plain_ledger(text, bigint);
+drop function staging.begin_plain_ledger(text);
 drop function staging.take_ledger(text, text, bigint, bigint);
 drop function staging.number_ledger(text, bigint);
 drop function staging.cast_ledger(text, boolean, bigint);

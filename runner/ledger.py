@@ -26,6 +26,12 @@ LONGEST_RECORD: Final = 1 << 24
 """Bytes, by line breaks inside of quotes, where records have to be looked at one by one."""
 
 _CHUNK: Final = 1 << 18
+_TYPED: Final = {"date": "entry_date"}
+"""Columns of the file that the typed table calls otherwise."""
+
+_END_OF_DATA: Final = b"\n\\."
+"""Until PostgreSQL 17 a line that holds nothing else ends COPY, and what follows would be lost in silence."""
+
 _BAD_FORMAT: Final = "22P04"
 _BOM: Final = b"\xef\xbb\xbf"
 _SEPARATORS: Final = ",;\t|"
@@ -74,6 +80,33 @@ def read_header(file: LandedFile) -> tuple[str, list[str]]:
     return separator, names
 
 
+def plain_lines(separator: str, names: list[str]) -> re.Pattern[bytes]:
+    """Any number of lines of which every field is in its plainest form.
+
+    Nothing that staging.ledger_fault() rejects fits it, and the server casts what fits as staging.cast_ledger() does.
+    """
+    day = rb"(?!0000)[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
+    clock = rb"[ T](?:[01][0-9]|2[0-3]):[0-5][0-9](?::[0-5][0-9](?:\.[0-9]{1,6})?)?"
+    zone = rb"(?:Z|[+-](?:0[0-9]|1[0-4])(?::?[0-5][0-9])?)"
+    other = rb"[^\"%b\r\n\0]" % re.escape(separator.encode())
+    word = rb"(?! )%b+(?<! )" % other
+    forms = {
+        "ledger_id": word,
+        "date": day,
+        "invoice_number": rb"(?:%b)?" % word,
+        "invoice_id": rb"(?:[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12})?",
+        "amount": rb"-?[0-9]{1,15}(?:\.[0-9]{1,2})?",
+        "currency": rb"[A-Z]{3}",
+        "status": rb"[a-z_]+",
+        "paid_at": rb"(?:%b(?:%b%b)?)?" % (day, clock, zone),
+    }
+    text = rb'%b*+|"(?:[^"\r\n\0]|"")*+"' % other
+    line = re.escape(separator.encode()).join(
+        rb'(?:%b|"%b")' % (forms[name], forms[name]) if name in forms else rb"(?:%b)" % text for name in names
+    )
+    return re.compile(rb"(?:(?>%b\r?\n))*+" % line)
+
+
 def chunks(file: LandedFile) -> Iterator[bytes]:
     """The bytes, without a byte order mark. Raises LedgerFileError at a line of more than LONGEST_LINE bytes."""
     line = 1
@@ -96,13 +129,19 @@ def chunks(file: LandedFile) -> Iterator[bytes]:
 def _fill(landing: Landing) -> None:
     for file in landing.files:
         separator, names = read_header(file)
-        command = _command(separator, names, numbered=False)
+        plain = _send_plain(landing, file, separator, names)
+        if plain:
+            landing.rows += plain
+            continue
+        command = _command(separator, names)
         landing.conn.execute("select staging.begin_ledger()")
         lines: int | None = None
         try:
             lines, taken = _send(landing, command, file)
-        except psycopg.Error as exc:
-            if exc.sqlstate != _BAD_FORMAT or "unterminated" in (exc.diag.message_primary or ""):
+        except (_NotPlainError, psycopg.Error) as exc:
+            if isinstance(exc, psycopg.Error) and (
+                exc.sqlstate != _BAD_FORMAT or "unterminated" in (exc.diag.message_primary or "")
+            ):
                 raise _explain(exc, file) from exc
             taken = _send_one_by_one(landing, file, separator, names)
         row = landing.conn.execute(
@@ -118,27 +157,60 @@ def _fill(landing: Landing) -> None:
             landing.sample = _sample(landing)
 
 
-def _command(separator: str, names: list[str], *, numbered: bool) -> sql.Composed:
+class _NotPlainError(Exception):
+    """A line is not in its plainest form: what it is, the server finds out."""
+
+
+def _send_plain(landing: Landing, file: LandedFile, separator: str, names: list[str]) -> int:
+    """The bytes straight into the typed table, looked through on their way; 0 where they are not all plain."""
+    lines, rest, is_header = plain_lines(separator, names), b"", True
+    command = _command(separator, [_TYPED.get(name, name) for name in names], table="ledger_line")
+    try:
+        with landing.conn.transaction(), landing.conn.cursor() as cursor:
+            cursor.execute("select staging.begin_plain_ledger(%s)", [file.sha256])
+            with cursor.copy(command) as copy:
+                for chunk in chunks(file):
+                    rest += chunk
+                    end = rest.rfind(b"\n") + 1
+                    begin = rest.find(b"\n") + 1 if is_header else 0
+                    if not lines.fullmatch(rest, begin, end):
+                        raise _NotPlainError
+                    copy.write(chunk)
+                    rest, is_header = rest[end:], is_header and not end
+                if rest and not lines.fullmatch(rest + b"\n"):
+                    raise _NotPlainError
+            cursor.execute("select staging.take_plain_ledger(%s, %s)", [file.sha256, cursor.rowcount])
+            return int(cursor.fetchall()[0][0])
+    except (_NotPlainError, psycopg.DataError):
+        return 0
+
+
+def _command(separator: str, names: list[str], *, numbered: bool = False, table: str = "ledger_raw") -> sql.Composed:
     """COPY of the file as it is, or with each record's line before it."""
     columns = sql.SQL(", ").join(map(sql.Identifier, names))
     return sql.SQL(
-        "copy staging.ledger_raw ({}{}) from stdin (format csv, {}delimiter {}, encoding 'UTF8', force_null ({}))"
+        "copy staging.{} ({}{}) from stdin (format csv, {}delimiter {}, encoding 'UTF8', force_null ({}))"
     ).format(
-        sql.SQL("line, " if numbered else ""), columns, sql.SQL("" if numbered else "header, "),
+        sql.Identifier(table), sql.SQL("line, " if numbered else ""), columns, sql.SQL("" if numbered else "header, "),
         sql.Literal(separator), columns,
     )  # fmt: skip
 
 
 def _send(landing: Landing, command: sql.Composed, file: LandedFile) -> tuple[int, int]:
-    """The bytes as they are, below a savepoint; how many lines they have, and how many records the server took."""
+    """The bytes as they are, below a savepoint; how many lines they have, and how many records the server took.
+
+    Raises _NotPlainError before a line that ends the data for the server.
+    """
     lines, last = 0, b""
     with landing.conn.transaction(), landing.conn.cursor() as cursor:
         with cursor.copy(command) as copy:
             for chunk in chunks(file):
                 lines += chunk.count(b"\n")
-                last = chunk[-1:]
+                if _END_OF_DATA in last + chunk:
+                    raise _NotPlainError
+                last = (last + chunk)[-2:]
                 copy.write(chunk)
-        return lines + (last != b"\n"), cursor.rowcount
+        return lines + (last[-1:] != b"\n"), cursor.rowcount
 
 
 def _send_one_by_one(landing: Landing, file: LandedFile, separator: str, names: list[str]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psycopg
 
@@ -65,12 +65,7 @@ def run(server: embedded.Server, *, scale: float, rounds: int) -> Iterator[Resul
             conn.execute("checkpoint")
 
         def untracked() -> None:
-            """The bare half: no trigger at all on the table."""
-            _triggers(conn, "disable")
-            try:
-                conn.execute(BARE_INSERT)
-            finally:
-                _triggers(conn, "enable")
+            _untracked(conn, lambda: conn.execute(BARE_INSERT))
 
         def audited() -> None:
             with conn.transaction():
@@ -113,14 +108,12 @@ def _updates(conn: psycopg.Connection, rows: int, reset: object, rounds: int) ->
     """An UPDATE of a million charges, audited and bare, and its undoing."""
     assert callable(reset)
     reset()
-    _triggers(conn, "disable")
     conn.execute(
         "insert into property.charges (tenant_user_id, unit_id, type, description, amount_cents, billing_period)"
         " select 'tenant-' || i, (select id from property.units limit 1), 'one_time', 'Charge ' || i, 100000,"
         " '2024-01' from generate_series(1, %s) as i",
         [rows],
     )
-    _triggers(conn, "enable")
 
     def clean() -> None:
         conn.execute("vacuum full property.charges")
@@ -128,11 +121,7 @@ def _updates(conn: psycopg.Connection, rows: int, reset: object, rounds: int) ->
         conn.execute("checkpoint")
 
     def bare() -> None:
-        _triggers(conn, "disable")
-        try:
-            conn.execute(UPDATE)
-        finally:
-            _triggers(conn, "enable")
+        _untracked(conn, lambda: conn.execute(UPDATE))
 
     def audited() -> None:
         with conn.transaction():
@@ -166,11 +155,7 @@ def _single_rows(conn: psycopg.Connection, reset: object, rounds: int) -> Result
             conn.execute(insert, unit)
 
     def bare() -> None:
-        _triggers(conn, "disable")
-        try:
-            many()
-        finally:
-            _triggers(conn, "enable")
+        _untracked(conn, many)
 
     return ratio("single-row inserts, tracked but no run open / untracked", 1.08, bare, many, reset=reset,
                  rounds=max(rounds, 7))  # fmt: skip
@@ -190,11 +175,10 @@ def _growth(server: embedded.Server, scale: float) -> Result:
     return Result("growth from 100 k to 5 M payments, cost of each", each[largest] / each[smallest], 1.5, shown)
 
 
-def _triggers(conn: psycopg.Connection, verb: str) -> None:
-    names = (
-        "backfill_capture_insert",
-        "backfill_capture_update",
-        "backfill_capture_delete",
-        "backfill_refuse_truncate",
-    )
-    conn.execute(f"alter table property.charges {', '.join(f'{verb} trigger {name}' for name in names)}")
+def _untracked(conn: psycopg.Connection, action: Callable[[], object]) -> None:
+    """The bare half, without any trigger: one that is only disabled still makes the server keep old and new rows."""
+    conn.execute("select backfill.untrack('property.charges')")
+    try:
+        action()
+    finally:
+        conn.execute("select backfill.track('property.charges')")

@@ -67,7 +67,9 @@ def run(server: embedded.Server, *, scale: float, rounds: int) -> Iterator[Resul
             f" from ({_LINES.replace('%%', '%')}) as l",
             header=False,
         )
-        conn.execute("create table raw_line (like staging.ledger_line including all)")
+        # Typed values, with nothing left to compute: cents as such, lines numbered in the file.
+        conn.execute("create table raw_line (like staging.ledger_line including indexes including storage)")
+        conn.execute("alter table raw_line drop column amount")
         yield from _import(server, conn, settings, plain, typed, rounds)
         yield from _compare(conn, settings, plain, rounds)
 

@@ -50,7 +50,7 @@ def put(conn: psycopg.Connection, lines: Iterable[Entry], invoices: Iterable[Ent
     conn.execute("insert into staging.file select 'ledger', %s, 'ledger.csv', 1, backfill.open_run()", [SHA])
     conn.cursor().executemany(
         "insert into staging.ledger_line (file_sha256, line, ledger_id, entry_date, invoice_number, invoice_id,"
-        " amount_cents, currency, status) values (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        " amount, currency, status) values (%s, %s, %s, %s, %s, %s, %s::numeric / 100, %s, %s)",
         [
             (SHA, n, f"L-{n}", date(2026, 1, e.day), e.number, id_of(e), e.cents, e.currency, e.status)
             for n, e in enumerate(lines, start=2)

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from runner.errors import LedgerFileError, LedgerIncompleteError, RejectsError, UsageError, translate
-from runner.ledger import COLUMNS, LONGEST_LINE, import_ledger, misfit, records
+from runner.errors import LedgerFileError, RejectsError, UsageError, translate
+from runner.ledger import COLUMNS, LONGEST_LINE, import_ledger, misfit, plain_lines, records
 from runner.load import LandedFile
 from runner.settings import Settings
 
@@ -287,16 +287,19 @@ def test_a_bad_file_is_one_clear_message_and_leaves_nothing(settings: Settings, 
     assert nothing_is_left(settings)
 
 
-def test_a_line_that_ends_the_data_early_is_refused_or_read(settings: Settings, file: Path) -> None:
-    # Until PostgreSQL 17 a line of \. alone ends COPY, and what follows would be lost in silence.
+def test_a_line_that_ends_the_data_early_is_a_reject(settings: Settings, file: Path) -> None:
+    # Until PostgreSQL 17 a line of \\. alone ends COPY, and what follows would be lost in silence.
     file.write_bytes("\n".join([HEADER, line(), "\\.", line(ledger_id="L-2"), ""]).encode())
-    with pytest.raises((LedgerIncompleteError, RejectsError)):
-        import_ledger(settings, file)
-    assert nothing_is_left(settings)
-    # One by one, where another line does not fit, it never ends anything.
-    file.write_bytes("\n".join([HEADER, "", line(), "\\.", line(ledger_id="L-2"), ""]).encode())
-    result = import_ledger(settings, file, allow_rejects=2)
-    assert (result.rows, [row[0] for row in rejected(settings)]) == (2, [2, 4])
+    result = import_ledger(settings, file, allow_rejects=1)
+    assert (result.rows, [row[0] for row in rejected(settings)]) == (2, [3])
+
+
+def test_the_end_of_data_inside_of_quotes_loses_nothing(settings: Settings, file: Path) -> None:
+    write(file, line(notes="one\n\\.\ntwo"), line(ledger_id="L-2"))
+    assert import_ledger(settings, file).rows == 2
+    assert [row[:2] for row in staged(settings)] == [(2, "L-1"), (5, "L-2")]
+    with psycopg.connect(settings.conninfo) as conn:
+        assert conn.execute("select notes from staging.current_ledger where line = 2").fetchone() == ("one\n\\.\ntwo",)
 
 
 def test_a_file_of_one_gigabyte_without_a_line_end_is_refused_at_once(settings: Settings, file: Path) -> None:
@@ -385,8 +388,108 @@ def casts(conn: psycopg.Connection, *, proved: bool) -> bool:
     return True
 
 
+PLAIN = {
+    "ledger_id": st.sampled_from(["L-1", " L-1", "L 1", "", "é", 'a"b', "a,b"]),
+    "date": st.one_of(st.dates().map(str), TEXTS),
+    "description": st.text(alphabet='ab ",\\.\n', max_size=5),
+    "invoice_number": st.sampled_from(["", "INV-1", "INV 1", " INV-1", "1 "]),
+    "invoice_id": st.one_of(st.uuids().map(str), st.uuids().map(lambda u: str(u).upper()), TEXTS),
+    "amount": st.one_of(st.from_regex(r"\A-?\d{1,16}(\.\d{1,3})?\Z"), TEXTS),
+    "currency": st.sampled_from(["USD", "usd", "EURO", "", " USD"]),
+    "status": st.sampled_from(["paid", "Paid", "part_paid", "", " paid"]),
+    "paid_at": st.one_of(
+        st.just(""), st.dates().map(str), st.datetimes().map(lambda t: t.isoformat() + "Z"),
+        st.from_regex(r"\A2024-0[12]-[0-3][0-9][ T][0-2][0-9](:[0-5][0-9]){1,2} ?(Z|[+-][01][0-9](:?[0-9]{2})?)?\Z"),
+    ),
+}  # fmt: skip
+
+
+@hypothesis_settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(rows=st.lists(st.fixed_dictionaries(PLAIN), min_size=1, max_size=4), zone=st.sampled_from(["UTC", "Asia/Tokyo"]))
+def test_what_is_copied_straight_is_what_the_rules_make_of_it(
+    ledger_conn: psycopg.Connection, rows: list[dict[str, str]], zone: str
+) -> None:
+    """For any texts: a line that fits the plain form has no fault, and the server reads it as the cast would."""
+    conn = ledger_conn
+    base = dict(zip(COLUMNS, next(csv.reader([line()])), strict=True))
+    tried = [{**base, **row} for row in rows] + [{**base, name: row[name]} for row in rows for name in PLAIN]
+    form = plain_lines(",", list(COLUMNS))
+    plain = [row for row in tried if form.fullmatch((line(**row) + "\n").encode())]
+    shown = "select to_jsonb(l) - 'file_sha256' from staging.ledger_line as l where file_sha256 = %s order by line"
+    with conn.transaction(force_rollback=True):
+        conn.execute("select set_config('timezone', %s, true)", [zone])
+        conn.execute("select staging.begin_ledger()")
+        conn.cursor().executemany(
+            f"insert into staging.ledger_raw ({', '.join(COLUMNS)}) values ({', '.join(['%s'] * len(COLUMNS))})",
+            [[row[name] or None for name in COLUMNS] for row in plain],
+        )
+        faults = conn.execute("select staging.ledger_fault(r) from staging.ledger_raw as r").fetchall()
+        # A day that is in no calendar has the form: there COPY fails, and the rules have the word.
+        good = [row for row, (fault,) in zip(plain, faults, strict=True) if fault is None]
+        for row, (fault,) in zip(plain, faults, strict=True):
+            assert fault is None or not copied(conn, [row]), (row, fault)
+        conn.execute("delete from staging.ledger_raw as r where staging.ledger_fault(r) is not null")
+        conn.execute("with n as (select ctid, row_number() over (order by line) as n from staging.ledger_raw)"
+                     " update staging.ledger_raw as r set line = n.n + 1 from n where r.ctid = n.ctid")  # fmt: skip
+        conn.execute("select staging.cast_ledger('cast', true, %s)", [len(good)])
+        assert copied(conn, good)
+        assert conn.execute("select current_setting('timezone')").fetchone() == (zone,)
+        assert conn.execute(shown, ["copied"]).fetchall() == conn.execute(shown, ["cast"]).fetchall()
+
+
+def copied(conn: psycopg.Connection, rows: list[dict[str, str]]) -> bool:
+    columns = ", ".join("entry_date" if name == "date" else name for name in COLUMNS)
+    try:
+        with conn.transaction(), conn.cursor() as cursor:
+            cursor.execute("select staging.begin_plain_ledger('copied')")
+            with cursor.copy(
+                f"copy staging.ledger_line ({columns}) from stdin (format csv, force_null ({columns}))"
+            ) as copy:
+                copy.write("".join(line(**row) + "\n" for row in rows))
+            if rows:
+                cursor.execute("select staging.take_plain_ledger('copied', %s)", [len(rows)])
+            else:
+                cursor.execute("select set_config('timezone', current_setting('staging.zone'), true)")
+    except psycopg.DataError:
+        return False
+    return True
+
+
+def test_what_writes_past_the_lock_into_a_plain_import_is_found_out(conn: psycopg.Connection) -> None:
+    with pytest.raises(psycopg.DataError, match="not numbered one after the other"), conn.transaction():
+        conn.execute("select backfill.begin_run('test')")
+        conn.execute("select staging.begin_plain_ledger('x')")
+        conn.execute("select nextval(pg_get_serial_sequence('staging.ledger_line', 'line'))")
+        conn.execute(
+            "insert into staging.ledger_line (ledger_id, entry_date, amount, currency, status)"
+            " values ('L', '2026-01-01', 1, 'USD', 'paid')"
+        )
+        conn.execute("select staging.take_plain_ledger('x', 1)")
+
+
+@pytest.mark.parametrize("sample", ["plain", "one line is not"])
+def test_both_ways_number_and_read_the_same(settings: Settings, file: Path, sample: str) -> None:
+    lines = [line(ledger_id=f"L-{i}", paid_at="2026-02-01", invoice_id=UUID) for i in range(1, 4)]
+    write(file, *lines, line(ledger_id="L-4", status="sent" if sample == "plain" else "Sent"))
+    assert import_ledger(settings, file).rows == 4
+    assert staged(settings) == [
+        (n + 1, f"L-{n}", "2026-01-31", None, 123456, "USD", "sent", "2026-02-01 00:00:00" if n < 4 else None)
+        for n in range(1, 5)
+    ]
+
+
+def test_whoever_copies_by_hand_is_told_of_lines_that_were_lost(ledger_conn: psycopg.Connection) -> None:
+    with pytest.raises(psycopg.Error, match="hand.csv: 4 lines were sent and 2 were read") as caught:
+        ledger_conn.execute("select staging.begin_ledger()")
+        ledger_conn.execute("insert into staging.ledger_raw (ledger_id) values ('L-1')")
+        ledger_conn.execute("select * from staging.take_ledger('x', 'hand.csv', 4)")
+    assert translate(caught.value).sqlstate == "BF030"
+
+
 def test_the_import_needs_an_open_run(conn: psycopg.Connection) -> None:
-    for call in ("staging.begin_ledger()", "staging.take_ledger('x', 'x')"):
+    for call in ("staging.begin_ledger()", "staging.take_ledger('x', 'x')", "staging.begin_plain_ledger('x')"):
         with pytest.raises(psycopg.Error, match="no run is open") as caught, conn.transaction():
             conn.execute(f"select {call}")
         assert translate(caught.value).sqlstate == "BF001"
