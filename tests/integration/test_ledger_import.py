@@ -481,7 +481,7 @@ def test_both_ways_number_and_read_the_same(settings: Settings, file: Path, samp
 
 
 def test_whoever_copies_by_hand_is_told_of_lines_that_were_lost(ledger_conn: psycopg.Connection) -> None:
-    with pytest.raises(psycopg.Error, match="hand.csv: 4 lines were sent and 2 were read") as caught:
+    with pytest.raises(psycopg.Error, match=r"hand\.csv: 4 lines were sent and 2 were read") as caught:
         ledger_conn.execute("select staging.begin_ledger()")
         ledger_conn.execute("insert into staging.ledger_raw (ledger_id) values ('L-1')")
         ledger_conn.execute("select * from staging.take_ledger('x', 'hand.csv', 4)")
