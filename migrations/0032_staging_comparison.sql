@@ -145,16 +145,18 @@ declare
     v_pairs text := staging.ledger_pairs(p_file, p_by_number);
     v_twice uuid[];
 begin
+    -- As an array the few keys are few for the planner, too: it would look for all invoices otherwise.
     execute format($sql$
         select array_agg(t.key) from (
             select p.key from (%s) as p where p.key is not null group by p.key having count(*) > 1
-        ) as t
-        where exists (select from billing.invoice_ledger as i where i.invoice_id = t.key)$sql$, v_pairs)
+        ) as t$sql$, v_pairs)
     into v_twice;
     execute format($sql$
-        with lines as materialized (
+        with known as materialized (
+            select i.invoice_id from billing.invoice_ledger as i where i.invoice_id = any ($1)
+        ), lines as materialized (
             select p.*, row_number() over (partition by p.key order by p.matched_by, p.line) as nth
-            from (%s) as p where p.key = any ($1)
+            from (%s) as p where p.key = any ($1) and p.key in (select k.invoice_id from known as k)
         ), gone as (
             delete from pg_temp.ledger_comparison where line in (select line from lines)
         )
