@@ -12,7 +12,7 @@ import psycopg
 from runner import embedded
 from runner.ledger import COLUMNS, import_ledger
 from runner.settings import Settings
-from tests.benchmarks.harness import Result, fresh_database, paired, server_cpu
+from tests.benchmarks.harness import Result, fresh_database, paired, seconds, server_cpu
 
 ROWS = 1_000_000
 SHA = "a" * 64
@@ -55,10 +55,8 @@ def run(server: embedded.Server, *, scale: float, rounds: int) -> Iterator[Resul
     url = fresh_database(server, "bench_ledger")
     settings = Settings(conninfo=url)
     with tempfile.TemporaryDirectory() as scratch, psycopg.connect(url, autocommit=True) as conn:
-        conn.execute(_INVOICES.format(rows=rows).encode())
-        conn.execute("vacuum analyze billing.invoices")
         plain, typed = Path(scratch) / "ledger.csv", Path(scratch) / "typed.csv"
-        _write(conn, plain, f"select {', '.join(_shown())} from ({_LINES.replace('%%', '%')}) as l", header=True)
+        _fill(conn, rows, plain)
         _write(
             conn,
             typed,
@@ -72,6 +70,31 @@ def run(server: embedded.Server, *, scale: float, rounds: int) -> Iterator[Resul
         conn.execute("alter table raw_line drop column amount")
         yield from _import(server, conn, settings, plain, typed, rounds)
         yield from _compare(conn, settings, plain, rounds)
+    yield from _growth(server, rows)
+
+
+def _fill(conn: psycopg.Connection, rows: int, ledger: Path) -> None:
+    conn.execute(_INVOICES.format(rows=rows).encode())
+    conn.execute("vacuum analyze billing.invoices")
+    _write(conn, ledger, f"select {', '.join(_shown())} from ({_LINES.replace('%%', '%')}) as l", header=True)
+
+
+def _growth(server: embedded.Server, rows: int) -> Iterator[Result]:
+    """Seconds for each line at ten times the lines: linear growth is 1."""
+    imported, compared = {}, {}
+    for size in (rows, 10 * rows):
+        url = fresh_database(server, "bench_ledger")
+        with tempfile.TemporaryDirectory() as scratch, psycopg.connect(url, autocommit=True) as conn:
+            ledger = Path(scratch) / "ledger.csv"
+            _fill(conn, size, ledger)
+            conn.execute("checkpoint")
+            imported[size] = seconds(lambda: import_ledger(Settings(conninfo=url), ledger)) / size  # noqa: B023
+            conn.execute("vacuum analyze staging.ledger_line")
+            sha = conn.execute("select sha256 from staging.file where loader = 'ledger'").fetchall()[0][0]
+            compared[size] = seconds(lambda: _ours(conn, sha)) / size  # noqa: B023
+    for name, each in (("ledger import", imported), ("comparison", compared)):
+        shown = ", ".join(f"{size:,} in {cost * size:.1f} s" for size, cost in each.items())
+        yield Result(f"{name}, cost of each line at ten times as many", each[10 * rows] / each[rows], 1.5, shown)
 
 
 def _shown() -> Iterator[str]:
@@ -139,10 +162,11 @@ def _compare(conn: psycopg.Connection, settings: Settings, plain: Path, rounds: 
             conn.execute("set local jit = off")
             conn.execute(_BARE_JOIN, [sha])
 
-    def ours() -> None:
-        with conn.transaction(force_rollback=True):
-            conn.execute("select staging.begin_comparison()")
-            conn.execute("select * from staging.compare_ledger(%s)", [sha]).fetchall()
-
-    one, two, ratio = paired(bare, ours, reset=lambda: None, rounds=rounds)
+    one, two, ratio = paired(bare, lambda: _ours(conn, sha), reset=lambda: None, rounds=rounds)
     yield Result("comparison / bare FULL JOIN written to a table", ratio, 1.5, f"{two:.2f} s / {one:.2f} s")
+
+
+def _ours(conn: psycopg.Connection, sha: str) -> None:
+    with conn.transaction(force_rollback=True):
+        conn.execute("select staging.begin_comparison()")
+        conn.execute("select * from staging.compare_ledger(%s)", [sha]).fetchall()
