@@ -43,8 +43,12 @@ select
     s.company_id,
     s.invoice_number,
     format(
-        '%s is taken by %s of the application%s', s.invoice_number,
-        case i.status when 'draft' then 'a draft' else 'an invoice (' || i.status || ')' end,
+        '%s is taken by %s%s', s.invoice_number,
+        case
+            when i.origin = 'backfill' then 'another backfilled invoice (' || i.status || ')'
+            when i.status = 'draft' then 'a draft of the application'
+            else 'an invoice of the application (' || i.status || ')'
+        end,
         coalesce(': ' || backfill.invoice_differences(s, i), '')
     ) as reason
 from backfill.invoices_open as s
@@ -395,6 +399,14 @@ begin
     v_given.due_date := p_due_date;
     v_given.total_cents := p_total_cents;
     v_given.actor := p_actor;
+    v_refusal := coalesce(
+        case when not exists (select from billing.companies where id = p_company) then format('there is no company %s', p_company) end,
+        case when not exists (select from billing.facilities where id = p_facility) then format('there is no facility %s', p_facility) end,
+        billing.line_faults(p_company, p_lines)
+    );
+    if v_refusal is not null then
+        raise exception 'invoice % cannot be backfilled: %', p_invoice_number, v_refusal using errcode = 'BF302';
+    end if;
     v_lines := backfill.invoice_payload_lines(p_lines);
 
     if backfill.open_run() is null then
@@ -423,7 +435,17 @@ begin
     if not exists (
         select from staging.invoices where company_id = p_company and invoice_number = p_invoice_number and withdrawn is null
     ) then
-        perform backfill.stage_invoice(v_given, v_lines);
+        begin
+            perform backfill.stage_invoice(v_given, v_lines);
+        exception
+            when check_violation then  -- the rules about one row are constraints, and their names say them
+                get stacked diagnostics v_refusal = constraint_name;
+                raise exception 'invoice % cannot be backfilled, it breaks the rule: %', quote_literal(p_invoice_number),
+                    replace(v_refusal, '_', ' ')
+                    using errcode = 'BF302', constraint = v_refusal,
+                        detail = format('period %s to %s, issued %s, due %s, total %s cents', p_period_start, p_period_end,
+                            p_sent_at, p_due_date, p_total_cents);
+        end;
     end if;
     select string_agg(c.reason, '; ' order by c.reason) into v_refusal
     from backfill.invoice_conflicts as c
@@ -446,7 +468,8 @@ $$;
 comment on function backfill.backfill_invoice(uuid, uuid, text, date, date, timestamptz, date, bigint, jsonb, text) is
 'One invoice of the past with its lines [{description, contractor_id, week_start, hours, rate_cents, amount_cents}], as
 an outstanding receivable under its own number. Joins the open run or is one. The same payload again is a no-op; another one is
-refused naming the fields (BF301), and so is whatever backfill.invoice_conflicts finds (BF302).';
+refused naming the fields (BF301), and so is what breaks a constraint of staging.invoices, or what billing.line_faults or
+backfill.invoice_conflicts finds (BF302).';
 
 do $do$
 begin

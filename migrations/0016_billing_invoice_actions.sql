@@ -123,16 +123,25 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     if coalesce(btrim(p_parameters ->> 'reason'), '') = '' then
-        raise exception '% needs a reason: it is kept in the log', p_action using errcode = 'BF302';
+        raise exception '% of invoice % needs a reason: it is kept in the log', p_action,
+            coalesce((select invoice_number from billing.invoices where id = p_invoice), p_invoice::text) using errcode = 'BF302';
     end if;
     select * into invoice from billing.invoices where id = p_invoice;
     if not found then
-        raise exception 'there is no invoice %', p_invoice using errcode = 'BF009';
+        raise exception 'there is no invoice %', p_invoice using errcode = 'BF009',
+            hint = 'select id from billing.invoices where company_id = … and invoice_number = …;';
     end if;
     opened := backfill.open_run() is null;
     if opened then
         perform backfill.begin_run(format('%s %s', p_action, invoice.invoice_number), p_parameters, p_actor => p_actor,
             p_subject => jsonb_build_object('company', invoice.company_id, 'invoice', invoice.invoice_number));
+    else
+        -- The open run has a title of its own; beside it the log keeps what was done in it, to what, why, and in whose name.
+        update backfill.backfill_log
+        set parameters = parameters || jsonb_build_object('actions', coalesce(parameters -> 'actions', '[]') || jsonb_build_array(
+            jsonb_build_object('action', p_action, 'company', invoice.company_id, 'invoice', invoice.invoice_number,
+                'actor', p_actor) || p_parameters))
+        where run_id = backfill.open_run();
     end if;
     -- The same order of locks as everywhere: settings, then facility, then invoice.
     perform backfill.raise_watermark(invoice.company_id, 0);
@@ -145,7 +154,8 @@ end;
 $$;
 
 comment on function billing.begin_action(text, uuid, text, jsonb) is
-'Begins a row action: opens a run where none is open, and locks the invoice.';
+'Begins a row action: opens a run with its reason, or adds both to the actions among the parameters of the run that is open; locks
+the invoice.';
 
 create function billing.end_action(p_opened boolean, p_action text, p_invoice billing.invoices) returns void
 language plpgsql volatile
@@ -183,13 +193,24 @@ declare
     v_old billing.invoices;
     v_new billing.invoices;
     v_unknown text;
+    v_faults text;
 begin
     select string_agg(k.key, ', ' order by k.key) into v_unknown
-    from jsonb_object_keys(p_changes) as k (key)
+    from jsonb_object_keys(case when jsonb_typeof(p_changes) = 'object' then p_changes else '{}' end) as k (key)
     where k.key <> all ('{invoice_number,period_start,period_end,sent_at,due_date,total_cents,lines}');
-    if v_unknown is not null or p_changes = '{}' then
+    if v_unknown is not null or jsonb_typeof(p_changes) is distinct from 'object' or p_changes = '{}' then
         raise exception 'a correction changes invoice_number, period_start, period_end, sent_at, due_date, total_cents, lines, not %',
-            coalesce(v_unknown, 'nothing') using errcode = 'BF302';
+            coalesce(v_unknown, case when jsonb_typeof(p_changes) <> 'object' then p_changes::text end, 'nothing')
+            using errcode = 'BF302', hint = 'For example {"due_date": "2023-02-28"}.';
+    end if;
+    -- The session's DateStyle and TimeZone must not decide which day is meant.
+    select string_agg(format('%s %s', c.key, c.value), ', ' order by c.key) into v_faults
+    from jsonb_each_text(p_changes - 'lines') as c
+    where (c.key in ('period_start', 'period_end', 'due_date') and c.value !~ '^\d{4}-\d\d-\d\d$')
+        or (c.key = 'sent_at' and c.value !~ '^\d{4}-\d\d-\d\d[T ]\d\d:\d\d.*(Z|[+-]\d\d(:?\d\d)?)$');
+    if v_faults is not null then
+        raise exception 'a correction takes dates as 2023-02-28 and sent_at as 2023-02-28T00:00:00Z, with its time zone, not %', v_faults
+            using errcode = 'BF302';
     end if;
     v_action := billing.begin_action('correct', p_invoice, p_actor, jsonb_build_object('reason', p_reason, 'changes', p_changes));
     v_old := v_action.invoice;
@@ -197,13 +218,22 @@ begin
         raise exception 'invoice % is % and of origin %: only backfilled invoices that stand are corrected here',
             v_old.invoice_number, v_old.status, v_old.origin using errcode = 'BF302';
     end if;
+    v_faults := billing.line_faults(v_old.company_id, p_changes -> 'lines');
+    if v_faults is not null then
+        raise exception 'correction of invoice % is refused: %', v_old.invoice_number, v_faults using errcode = 'BF302';
+    end if;
     v_new := jsonb_populate_record(v_old, p_changes - 'lines');
     if v_new.invoice_number is distinct from v_old.invoice_number then
-        if billing.invoice_ordinal(v_new.invoice_number) is null then
-            raise exception 'number % has no numeric part', coalesce(v_new.invoice_number, 'null') using errcode = 'BF302';
+        if billing.invoice_ordinal(v_new.invoice_number) is null or v_new.invoice_number <> btrim(v_new.invoice_number) then
+            raise exception 'invoice % cannot become %: a number has a numeric part and no blanks around it', v_old.invoice_number,
+                quote_nullable(v_new.invoice_number) using errcode = 'BF302';
         end if;
-        if exists (select from billing.invoices where company_id = v_old.company_id and invoice_number = v_new.invoice_number) then
-            raise exception 'number % is taken', v_new.invoice_number using errcode = 'BF302';
+        select format('%s, for %s to %s', i.status, i.period_start, i.period_end) into v_faults
+        from billing.invoices as i
+        where i.company_id = v_old.company_id and i.invoice_number = v_new.invoice_number;
+        if found then
+            raise exception 'invoice % cannot become %: that number is taken (%)', v_old.invoice_number, v_new.invoice_number, v_faults
+                using errcode = 'BF302', hint = 'Correct or delete that one first.';
         end if;
         perform backfill.raise_watermark(v_old.company_id, billing.invoice_ordinal(v_new.invoice_number));
     end if;
@@ -222,7 +252,8 @@ begin
     if v_new.sent_at is null or v_new.due_date is null or v_new.period_start is null or v_new.period_end is null
         or v_new.total_cents is null or v_new.period_end < v_new.period_start or v_new.total_cents <= 0 then
         raise exception 'invoice % needs an issue date, a due date, a period that ends after it begins, and a positive total',
-            v_old.invoice_number using errcode = 'BF302';
+            v_old.invoice_number using errcode = 'BF302', detail = format('issued %s, due %s, period %s to %s, total %s cents',
+                v_new.sent_at, v_new.due_date, v_new.period_start, v_new.period_end, v_new.total_cents);
     end if;
     if v_new.total_cents < v_old.amount_paid_cents then
         raise exception 'invoice % has % cents paid, more than the new total of %', v_old.invoice_number, v_old.amount_paid_cents,

@@ -78,9 +78,23 @@ def test_a_higher_number_moves_the_watermark(world: World, past: dict[str, Any])
         ({"total_cents": 9_000}, "not the sum of its lines"),
         ({"lines": [line(9_000)]}, "not the sum of its lines"),
         ({"lines": []}, "not the sum of its lines"),
-        ({"invoice_number": "INV-0033"}, "INV-0033 is taken"),
-        ({"invoice_number": "INV"}, "no numeric part"),
-        ({"invoice_number": None}, "no numeric part"),
+        (
+            {"invoice_number": "INV-0033"},
+            "INV-0985 cannot become INV-0033: that number is taken (sent, for 2023-01-30 to 2023-02-05)",
+        ),
+        ({"invoice_number": "INV"}, "INV-0985 cannot become 'INV': a number has a numeric part"),
+        ({"invoice_number": None}, "cannot become NULL"),
+        ({"invoice_number": " INV-0986 "}, "cannot become ' INV-0986 '"),
+        (
+            {"due_date": "02/03/2023"},
+            "dates as 2023-02-28 and sent_at as 2023-02-28T00:00:00Z, with its time zone, not due_date 02/03/2023",
+        ),
+        ({"period_start": "soon"}, "not period_start soon"),
+        ({"sent_at": "2023-01-09T00:00:00"}, "not sent_at 2023-01-09T00:00:00"),
+        ({"lines": None}, "lines must be an array"),
+        ({"lines": [{"amount_cents": 10_000}]}, "INV-0985 is refused: line 1 has no description"),
+        ({"lines": [line(10_000), {"description": "x"}]}, "line 2 has no amount_cents"),
+        ({"lines": [line(10_000, contractor_id=str(uuid.uuid4()))]}, "whom the company does not have"),
         ({"due_date": None}, "needs an issue date, a due date"),
         ({"sent_at": None}, "needs an issue date"),
         ({"due_date": "2022-01-01"}, "due before it was issued"),
@@ -90,10 +104,12 @@ def test_a_higher_number_moves_the_watermark(world: World, past: dict[str, Any])
         ({"status": "paid"}, "not status"),
         ({"origin": "app"}, "not origin"),
         ({}, "not nothing"),
+        (None, "not null"),
+        ([1], "not [1]"),
     ],
 )
 def test_a_correction_that_breaks_a_rule_is_refused(
-    world: World, hillside: uuid.UUID, past: dict[str, Any], changes: dict[str, object], said: str
+    world: World, hillside: uuid.UUID, past: dict[str, Any], changes: object, said: str
 ) -> None:
     world.backfill(hillside, "INV-0033", week=5)
     before = world.rows("select * from billing.invoices order by id")
@@ -220,6 +236,35 @@ def test_actions_join_a_run_that_is_open(world: World, past: dict[str, Any]) -> 
     world.conn.execute("select billing.void_invoice(%s, 'and void')", [past["id"]])
     world.conn.execute("select backfill.finish_run()")
     assert world.value("select count(*) from backfill.backfill_log") == runs + 1
+
+
+def test_a_run_keeps_the_reason_of_every_action_that_joined_it(
+    world: World, hillside: uuid.UUID, past: dict[str, Any]
+) -> None:
+    other = world.backfill(hillside, "INV-0033", week=5)
+    world.conn.execute("select backfill.begin_run('audit of 2023', '{\"ticket\": 4711}')")
+    correct(world, past, "the owner's copy says April", due_date="2023-04-01")
+    world.conn.execute("select billing.resend_invoice(%s, '2023-05-01 00:00Z', 'it came back')", [past["id"]])
+    world.conn.execute("select billing.void_invoice(%s, 'issued twice', 'Grace')", [other["id"]])
+    assert "needs a reason" in refusal(world, "delete_invoice(%s, ' ')", past["id"])
+    world.conn.execute("select billing.delete_invoice(%s, 'not owed', p_actor => 'Grace')", [past["id"]])
+    world.conn.execute("select backfill.finish_run('{\"looked_at\": 2}')")
+    run = last_run(world)
+    assert (run["backfill"], run["parameters"]["ticket"]) == ("audit of 2023", 4711)
+    kept = [
+        (action["action"], action["invoice"], action["reason"], action["actor"])
+        for action in run["parameters"]["actions"]
+    ]
+    me = world.value("select session_user")
+    assert kept == [
+        ("correct", "INV-0985", "the owner's copy says April", me),
+        ("resend", "INV-0985", "it came back", me),
+        ("void", "INV-0033", "issued twice", "Grace"),
+        ("delete", "INV-0985", "not owed", "Grace"),
+    ]
+    assert run["parameters"]["actions"][0]["changes"] == {"due_date": "2023-04-01"}
+    undo(world)
+    assert (world.invoice("INV-0985"), world.invoice("INV-0033")) == (past, other)
 
 
 def stage(world: World, facility: uuid.UUID, number: str, *, week: int = 1, total: int = 10_000) -> None:
