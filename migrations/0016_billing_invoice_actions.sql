@@ -114,6 +114,59 @@ comment on column billing.invoice_faults.invoice_id is 'The invoice.';
 comment on column billing.invoice_faults.invoice_number is 'Its number.';
 comment on column billing.invoice_faults.fault is 'What is wrong, in words.';
 
+create function billing.refuse_second_by_reversal() returns trigger
+language plpgsql volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_came_back uuid[];
+    v_listed text;
+begin
+    select array_agg(c.primary_key::uuid) into v_came_back
+    from backfill.change_log as c
+    where c.run_id = new.run_id and c.table_name = 'billing.invoices' and case c.operation
+        when 'INSERT' then true
+        when 'UPDATE' then (c.before ->> 'status' = 'void' and c.after ->> 'status' <> 'void')
+            or (c.before -> 'facility_id', c.before -> 'period_start', c.before -> 'period_end')
+            <> (c.after -> 'facility_id', c.after -> 'period_start', c.after -> 'period_end')
+        else false
+    end;
+    if v_came_back is null then
+        return null;
+    end if;
+    -- The same lock as everywhere: who issues or backfills an invoice meanwhile waits, or was first and is seen.
+    perform backfill.raise_watermark(s.company_id, 0)
+    from (select distinct company_id from billing.invoices where id = any (v_came_back) order by company_id) as s;
+    select string_agg(d.pair, e'\n' order by d.pair) into v_listed
+    from (
+        select format('%s beside %s (%s, origin %s) for %s to %s', i.invoice_number, o.invoice_number, o.status, o.origin,
+            i.period_start, i.period_end) as pair
+        from billing.invoices as i
+        join billing.invoices as o on o.company_id = i.company_id and o.facility_id = i.facility_id
+            and o.period_start = i.period_start and o.period_end = i.period_end
+        where i.id = any (v_came_back) and o.id <> i.id and i.status <> 'void' and o.status <> 'void'
+            and 'backfill' in (i.origin, o.origin)
+        limit 10
+    ) as d;
+    if v_listed is not null then
+        raise exception 'run % cannot be reversed: a facility would have two invoices for one period', new.reverses
+            using errcode = 'BF005', detail = v_listed,
+                hint = 'Nothing was changed. Void the one that stands first: billing.void_invoice(invoice, reason).';
+    end if;
+    return null;
+end;
+$$;
+
+comment on function billing.refuse_second_by_reversal() is
+'Trigger of the log, at the end of a reversal: refuses (BF005) to bring back an invoice whose facility has another one for its period
+by now, one of them backfilled. The row actions see to that themselves.';
+
+-- On the log and not on the invoices: there, every writer would pay for it, and a reversal could not go at once.
+create trigger refuse_second_invoice after update of status on backfill.backfill_log
+for each row when (new.mode = 'reversal' and old.status = 'running' and new.status <> 'running')
+execute function billing.refuse_second_by_reversal();
+
 create function billing.begin_action(
     p_action text, p_invoice uuid, p_actor text, p_parameters jsonb, out opened boolean, out invoice billing.invoices
 ) returns record

@@ -182,6 +182,49 @@ def test_voiding_keeps_the_number_and_frees_the_period(world: World, hillside: u
     assert world.faults() == []
 
 
+def undoing(world: World, title: str) -> str:
+    """How the reversal of the run with this title is refused (BF005)."""
+    run = world.value("select run_id from backfill.backfill_log where backfill = %s and mode <> 'reversal'", title)
+    before = world.rows("select * from billing.invoices order by id")
+    with pytest.raises(psycopg.Error) as caught, world.conn.transaction():
+        world.conn.execute("select * from backfill.reverse_run(%s)", [run])
+    assert caught.value.sqlstate == "BF005", caught.value
+    assert world.rows("select * from billing.invoices order by id") == before
+    return f"{caught.value} {caught.value.diag.message_detail}"
+
+
+@pytest.mark.parametrize(
+    ("taken_away", "title"),
+    [
+        ("select billing.void_invoice(%s, 'issued twice')", "void INV-0985"),
+        ("select billing.delete_invoice(%s, 'never issued')", "delete INV-0985"),
+        (
+            "select billing.correct_invoice(%s, '{\"period_end\": \"2023-01-09\"}', 'why')",
+            "correct INV-0985",
+        ),
+    ],
+)
+def test_no_undo_brings_back_a_second_invoice_for_a_period(
+    world: World, hillside: uuid.UUID, past: dict[str, Any], taken_away: str, title: str
+) -> None:
+    """The application issued one for the period of the backfilled one that was void, gone, or elsewhere meanwhile."""
+    world.conn.execute(taken_away.encode(), [past["id"]])
+    issued = world.forward(hillside, week=1)
+    assert "INV-0985 beside INV-0986 (draft, origin app) for 2023-01-02 to 2023-01-08" in undoing(world, title)
+    world.conn.execute("select billing.void_invoice(%s, 'the past stands')", [issued["id"]])
+    run = world.value("select run_id from backfill.backfill_log where backfill = %s", title)
+    world.conn.execute("select * from backfill.reverse_run(%s)", [run])
+    assert world.invoice("INV-0985") == past
+    assert world.faults() == []
+
+
+def test_nor_does_it_bring_back_one_of_the_application(world: World, hillside: uuid.UUID) -> None:
+    issued = world.forward(hillside, week=1)
+    world.conn.execute("select billing.void_invoice(%s, 'it was issued by hand')", [issued["id"]])
+    world.backfill(hillside, "INV-0985", week=1)
+    assert "INV-0001 beside INV-0985 (sent, origin backfill)" in undoing(world, "void INV-0001")
+
+
 @pytest.mark.parametrize("action", ["void_invoice(%s, 'why')", "delete_invoice(%s, 'why')"])
 def test_what_a_check_has_paid_stays(world: World, hillside: uuid.UUID, past: dict[str, Any], action: str) -> None:
     check = world.check(hillside, 1)

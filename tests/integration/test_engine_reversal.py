@@ -172,9 +172,9 @@ def test_the_log_says_what_stands_however_often_the_last_undo_is_undone(item: ps
         runs.append(value(item, "select run_id from backfill.backfill_log where reverses = %s", [runs[-1]]))
         assert images(item, "item") == (before if depth % 2 else after)
         log = dict(rows(item, "select run_id, (status, reversed_by) from backfill.backfill_log"))
-        for place, run in enumerate(runs):
+        for place, run_id in enumerate(runs):
             by = None if (depth - place) % 2 == 0 else str(runs[place + 1])
-            assert log[run] == ("reversed" if by else "succeeded", by), (depth, place)
+            assert log[run_id] == ("reversed" if by else "succeeded", by), (depth, place)
 
 
 def test_an_old_undo_can_be_undone_after_its_run_was_undone_again(item: psycopg.Connection) -> None:
