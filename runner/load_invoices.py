@@ -116,7 +116,7 @@ def _fill(
     landing.reject(_reject(sources[kind].name, key, line, reason, cents) for kind, key, line, reason, cents in found)
     if originals is not None:
         taken = conn.execute("select number from pg_temp.intake where reason is null order by line").fetchall()
-        landing.reject(documents.missing(originals, (number for (number,) in taken)))
+        landing.reject(documents.rejects(originals, (number for (number,) in taken)))
 
 
 def _reject(source: str, key: str, line: int, reason: str, cents: int | None) -> Reject:

@@ -13,6 +13,7 @@ import pytest
 from runner.errors import RejectsError, UsageError
 from runner.load_invoices import load_invoices
 from runner.settings import Settings
+from tests.acceptance.story import run
 from tests.billing.world import World
 
 HEADER = "Number,Client,From,To,Date,Due,Total,Notes\n"
@@ -84,6 +85,16 @@ def test_the_same_file_again_is_a_no_op(office: World, settings: Settings, tmp_p
     again = load_invoices(settings, path).load
     assert (again.files, len(again.skipped), again.run_id) == ((), 1, None)
     assert office.value("select count(*) from backfill.backfill_log") == runs
+
+
+def test_what_was_left_out_then_comes_in_a_file_of_its_own(office: World, settings: Settings, tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", row("INV-1"), row("INV-2", "Seaside", week=8))
+    run(settings.conninfo, "load", "invoices", str(path), "--allow-rejects", "1")
+    office.facility("Seaside")
+    said = run(settings.conninfo, "load", "invoices", str(path)).text
+    assert "a.csv was loaded before 1 rejects were left out then: load what you have mended from a file" in said
+    run(settings.conninfo, "load", "invoices", str(write(tmp_path, "b.csv", row("INV-2", "Seaside", week=8))))
+    assert len(staged(office)) == 2
 
 
 def test_a_number_loaded_before_with_another_payload_names_the_fields(
