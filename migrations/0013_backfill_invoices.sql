@@ -201,7 +201,13 @@ as $$
 declare
     v_next bigint;
 begin
-    insert into billing.settings (company_id) values (p_company) on conflict do nothing;
+    if not exists (select from billing.settings where company_id = p_company) then
+        insert into billing.settings (company_id, next_invoice_number)
+        select p_company, coalesce(max(billing.invoice_ordinal(i.invoice_number)), 0) + 1
+        from billing.invoices as i
+        where i.company_id = p_company
+        on conflict do nothing;
+    end if;
     -- Without a condition, so that the row is locked in any case: who numbers invoices waits here.
     update billing.settings
     set next_invoice_number = greatest(next_invoice_number, p_ordinal + 1)
@@ -213,7 +219,7 @@ $$;
 
 comment on function backfill.raise_watermark(uuid, bigint) is
 'Moves a company''s next invoice number to max(current, ordinal + 1), never down, and holds the row until the end of the
-transaction; returns it. With ordinal 0 it only takes the lock.';
+transaction; returns it. With ordinal 0 it only takes the lock. A company without settings gets them, above its highest number.';
 
 create function backfill.write_invoices(p_company uuid default null, p_number text default null) returns jsonb
 language plpgsql volatile

@@ -87,11 +87,11 @@ def store(
             if not there:
                 _write(filesystem, path, root, target)
             if _digest(filesystem.open(f"{root}/{target}", "rb")) != (sha256, size):
-                failed.append(
-                    f"{item.number}: another document is at {target}; it was left alone"
-                    if there
-                    else f"{item.number}: read back from {target} it was not the same"
-                )
+                if there:
+                    failed.append(f"{item.number}: another document is at {target}; it was left alone")
+                else:  # ours, and worth nothing: it must not be in the way of the next try
+                    filesystem.rm_file(f"{root}/{target}")
+                    failed.append(f"{item.number}: read back from {target} it was not the same; it was removed")
                 continue
         except Exception as exc:
             cause = exc
@@ -122,7 +122,13 @@ def company_id(conn: Connection, given: str | None) -> uuid.UUID:
         company: uuid.UUID = found[0][0]
         return company
     if given is not None or not found:
-        raise UsageError(f"there is no company {given or ''}".rstrip() + " in billing.companies")
+        known = [name for (name,) in conn.execute("select name from billing.companies order by name limit 5")]
+        there = (
+            f"there are, for example, {', '.join(map(repr, known))}"
+            if known
+            else "it is empty: the application's come first"
+        )
+        raise UsageError(f"there is no company {given or ''}".rstrip() + f" in billing.companies; {there}")
     raise UsageError(f"there are {len(found)} companies: say --company NAME, e.g. {found[0][1]!r}")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import fsspec
 import psycopg
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from runner.errors import DocumentStoreError, RejectsError
 from runner.load_invoices import load_invoices
@@ -143,6 +144,31 @@ def test_an_original_in_the_store_is_never_overwritten(
     assert "another document is at" in done.failed[0]
     assert other.read_bytes() == b"%PDF-another"
     assert office.value("select count(*) from staging.invoice_documents") == 1
+
+
+def test_what_reads_back_otherwise_does_not_count_and_is_not_left_behind(
+    office: World, settings: Settings, catalogue: Path, originals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_file = LocalFileSystem.put_file
+
+    def lossy(self: Any, source: str, target: str, **more: Any) -> None:
+        put_file(self, source, target, **more)
+        if "INV-1" in target:
+            Path(target).write_bytes(PDF)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalFileSystem, "put_file", lossy)
+        done = load_invoices(into(settings, tmp_path / "store"), catalogue, originals=originals).documents
+    assert done is not None
+    assert done.stored == 1
+    assert "INV-1: read back from" in done.failed[0]
+    office.conn.execute("select from backfill.run('invoices')")
+    facility = office.value("select id from billing.facilities")
+    assert paths(office) == [None, f"{facility}/INV-2.pdf"]
+    again = load_invoices(into(settings, tmp_path / "store"), catalogue, originals=originals).documents
+    assert again is not None
+    assert (again.stored, again.failed) == (1, ())
+    assert paths(office) == [f"{facility}/INV-1.pdf", f"{facility}/INV-2.pdf"]
 
 
 def test_interrupted_it_goes_on(

@@ -265,7 +265,9 @@ def test_where_there_are_several_companies_one_is_named(office: World, settings:
     path = write(tmp_path, "a.csv", row("INV-1"))
     with pytest.raises(UsageError, match="there are 2 companies"):
         load_invoices(settings, path)
-    with pytest.raises(UsageError, match="there is no company Nobody"):
+    with pytest.raises(
+        UsageError, match=r"there is no company Nobody in billing\.companies; there are, for example, 'Exa"
+    ):
         load_invoices(settings, path, company="Nobody")
     load_invoices(replace(settings, loaders={"invoices": {"company": str(other.company)}}), path)
     assert office.value("select company_id from staging.invoices") == other.company
