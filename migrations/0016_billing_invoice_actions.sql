@@ -190,11 +190,8 @@ begin
             p_subject => jsonb_build_object('company', invoice.company_id, 'invoice', invoice.invoice_number));
     else
         -- The open run has a title of its own; beside it the log keeps what was done in it, to what, why, and in whose name.
-        update backfill.backfill_log
-        set parameters = parameters || jsonb_build_object('actions', coalesce(parameters -> 'actions', '[]') || jsonb_build_array(
-            jsonb_build_object('action', p_action, 'company', invoice.company_id, 'invoice', invoice.invoice_number,
-                'actor', p_actor) || p_parameters))
-        where run_id = backfill.open_run();
+        perform backfill.note_action(jsonb_build_object('action', p_action, 'company', invoice.company_id,
+            'invoice', invoice.invoice_number, 'actor', p_actor) || p_parameters);
     end if;
     -- The same order of locks as everywhere: settings, then facility, then invoice.
     perform backfill.raise_watermark(invoice.company_id, 0);
@@ -233,6 +230,32 @@ $$;
 
 comment on function billing.end_action(boolean, text, billing.invoices) is
 'Ends a row action: refuses (BF302) what left the invoice with a fault, else finishes the run that it opened.';
+
+create function billing.covered_cents(p_invoice uuid) returns bigint
+language plpgsql stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_linked bigint := 0;
+begin
+    -- The table of payments comes with a later migration.
+    if to_regclass('billing.payments') is not null then
+        execute 'select coalesce(sum(p.amount_cents), 0) from billing.payments as p '
+            'where p.invoice_id = $1 and p.status in (''pending'', ''succeeded'')' into v_linked using p_invoice;
+    end if;
+    return (
+        select greatest(i.amount_paid_cents, v_linked + coalesce(sum(a.amount_cents), 0))
+        from billing.invoices as i
+        left join billing.check_payment_applications as a on a.invoice_id = i.id
+        where i.id = p_invoice
+        group by i.id, i.amount_paid_cents
+    );
+end;
+$$;
+
+comment on function billing.covered_cents(uuid) is
+'What is paid on an invoice: as it says itself, or by its checks and the payments linked to it, whichever is more.';
 
 create function billing.correct_invoice(
     p_invoice uuid, p_changes jsonb, p_reason text, p_actor text default session_user
@@ -308,9 +331,10 @@ begin
             v_old.invoice_number using errcode = 'BF302', detail = format('issued %s, due %s, period %s to %s, total %s cents',
                 v_new.sent_at, v_new.due_date, v_new.period_start, v_new.period_end, v_new.total_cents);
     end if;
-    if v_new.total_cents < v_old.amount_paid_cents then
-        raise exception 'invoice % has % cents paid, more than the new total of %', v_old.invoice_number, v_old.amount_paid_cents,
-            v_new.total_cents using errcode = 'BF302', hint = 'Unapply its checks first: billing.unapply_check(check).';
+    if v_new.total_cents < billing.covered_cents(p_invoice) then
+        raise exception 'invoice % has % cents paid, more than the new total of %', v_old.invoice_number,
+            billing.covered_cents(p_invoice), v_new.total_cents
+            using errcode = 'BF302', hint = 'Unapply its checks first: billing.unapply_check(check). Undo the runs that linked payments.';
     end if;
     begin
         update billing.invoices
@@ -390,10 +414,9 @@ begin
     end if;
     v_action := billing.begin_action('void', p_invoice, p_actor, jsonb_build_object('reason', p_reason));
     v_invoice := v_action.invoice;
-    if v_invoice.amount_paid_cents <> 0
-        or exists (select from billing.check_payment_applications where invoice_id = p_invoice) then
-        raise exception 'invoice % has % cents paid: it cannot be void', v_invoice.invoice_number, v_invoice.amount_paid_cents
-            using errcode = 'BF302', hint = 'Unapply its checks first: billing.unapply_check(check).';
+    if billing.covered_cents(p_invoice) <> 0 then
+        raise exception 'invoice % has % cents paid: it cannot be void', v_invoice.invoice_number, billing.covered_cents(p_invoice)
+            using errcode = 'BF302', hint = 'Unapply its checks first: billing.unapply_check(check). Undo the runs that linked payments.';
     end if;
     update billing.invoices set status = 'void' where id = p_invoice returning * into v_invoice;
     perform billing.end_action(v_action.opened, 'voiding', v_invoice);
@@ -418,10 +441,9 @@ begin
     v_action := billing.begin_action('delete', p_invoice, p_actor,
         jsonb_build_object('reason', p_reason, 'owner_confirmation', p_owner_confirmation));
     v_invoice := v_action.invoice;
-    if v_invoice.amount_paid_cents <> 0
-        or exists (select from billing.check_payment_applications where invoice_id = p_invoice) then
-        raise exception 'invoice % has % cents paid: it cannot be deleted', v_invoice.invoice_number, v_invoice.amount_paid_cents
-            using errcode = 'BF302', hint = 'Unapply its checks first: billing.unapply_check(check).';
+    if billing.covered_cents(p_invoice) <> 0 then
+        raise exception 'invoice % has % cents paid: it cannot be deleted', v_invoice.invoice_number, billing.covered_cents(p_invoice)
+            using errcode = 'BF302', hint = 'Unapply its checks first: billing.unapply_check(check). Undo the runs that linked payments.';
     end if;
     if v_invoice.origin = 'app' then
         if v_invoice.status <> 'draft' or not exists (

@@ -234,6 +234,39 @@ def test_what_a_check_has_paid_stays(world: World, hillside: uuid.UUID, past: di
     world.conn.execute(f"select billing.{action}".encode(), [past["id"]])
 
 
+def test_what_a_linked_payment_has_paid_stays_too(world: World, past: dict[str, Any]) -> None:
+    """A payment that was linked to the invoice; amount_paid knows of checks only."""
+    payment = world.value(
+        "insert into billing.payments (company_id, amount_cents, currency, status, paid_at)"
+        " values (%s, 6000, 'USD', 'succeeded', '2023-02-01 00:00Z') returning id", world.company,
+    )  # fmt: skip
+    world.conn.execute("select billing.link_payment(%s, %s, 'the bank says so')", [payment, past["id"]])
+    assert "has 6000 cents paid: it cannot be void" in refusal(world, "void_invoice(%s, 'why')", past["id"])
+    assert "has 6000 cents paid: it cannot be deleted" in refusal(world, "delete_invoice(%s, 'why')", past["id"])
+    less = Jsonb({"total_cents": 5_999, "lines": [line(5_999)]})
+    assert "more than the new total of 5999" in refusal(world, "correct_invoice(%s, %s, 'why')", past["id"], less)
+    undo(world)
+    assert world.row("select * from billing.void_invoice(%s, 'why')", past["id"])["status"] == "void"
+
+
+def test_a_payment_linked_in_an_open_run_keeps_its_reason(world: World, past: dict[str, Any]) -> None:
+    payment = world.value(
+        "insert into billing.payments (company_id, amount_cents, currency, status, paid_at)"
+        " values (%s, 6000, 'USD', 'succeeded', '2023-02-01 00:00Z') returning id", world.company,
+    )  # fmt: skip
+    world.conn.execute("select backfill.begin_run('an afternoon with the bank')")
+    world.conn.execute("select billing.link_payment(%s, %s, 'the bank says so')", [payment, past["id"]])
+    world.conn.execute("select billing.resend_invoice(%s, '2023-05-01 00:00Z', 'for the rest')", [past["id"]])
+    world.conn.execute("select backfill.finish_run()")
+    linked, resent = last_run(world)["parameters"]["actions"]
+    assert (linked["reason"], linked["invoice"], linked["payment"]) == (
+        "the bank says so",
+        str(past["id"]),
+        str(payment),
+    )
+    assert resent["reason"] == "for the rest"
+
+
 def test_what_was_deleted_does_not_come_back_by_itself(world: World, hillside: uuid.UUID, past: dict[str, Any]) -> None:
     world.conn.execute("select billing.delete_invoice(%s, 'never issued')", [past["id"]])
     assert world.value("select count(*) from billing.invoices") == 0
