@@ -46,7 +46,8 @@ select
         '%s is taken by %s%s', s.invoice_number,
         case
             when i.origin = 'backfill' then 'another backfilled invoice (' || i.status || ')'
-            when i.status = 'draft' then 'a draft of the application'
+            when i.status = 'draft'
+                then 'a draft of the application, which goes with its owner''s word: billing.delete_invoice'
             else 'an invoice of the application (' || i.status || ')'
         end,
         coalesce(': ' || backfill.invoice_differences(s, i), '')
@@ -457,7 +458,8 @@ begin
     from backfill.invoice_conflicts as c
     where c.company_id = p_company and c.invoice_number = p_invoice_number;
     if v_refusal is not null then
-        raise exception 'invoice % cannot be backfilled: %', p_invoice_number, v_refusal using errcode = 'BF302';
+        raise exception 'invoice % cannot be backfilled: %', p_invoice_number, v_refusal using errcode = 'BF302',
+            hint = 'Mend the call, or what stands in its way: billing.void_invoice, billing.correct_invoice, billing.delete_invoice.';
     end if;
     v_marks := backfill.write_invoices(p_company, p_invoice_number);
     select i.* into v_invoice

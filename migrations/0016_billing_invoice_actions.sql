@@ -452,7 +452,7 @@ begin
         ) then
             raise exception 'invoice % is the application''s (%) and holds no number of the catalogue',
                 v_invoice.invoice_number, v_invoice.status
-                using errcode = 'BF302', hint = 'Only a draft under a number that was loaded is deleted here; void others.';
+                using errcode = 'BF302', hint = 'Only a draft under a number that was loaded is deleted here: runner load invoices first. Void others.';
         end if;
         if coalesce(btrim(p_owner_confirmation), '') = '' then
             raise exception 'draft % is the application''s: deleting it needs its owner''s confirmation', v_invoice.invoice_number

@@ -119,19 +119,21 @@ begin
     left join staging.invoices as s on s.company_id = p_company and s.invoice_number = i.number and s.withdrawn is null;
     analyze pg_temp.intake;
     -- A row that cannot be read gives its number all the same: none is taken in its stead.
-    update pg_temp.intake as n
-    set lines = u.lines, place = array_position(u.lines, n.line)
-    from (
-        select b.number, array_agg(b.line order by b.line) as lines
+    if exists (select from pg_temp.incoming_unread) then
+        update pg_temp.intake as n
+        set lines = u.lines, place = array_position(u.lines, n.line)
         from (
-            select r.number, r.line from pg_temp.incoming_unread as r
-            union all
-            select i.number, i.line from pg_temp.incoming_invoices as i
-            where i.number in (select r.number from pg_temp.incoming_unread as r)
-        ) as b
-        group by b.number
-    ) as u
-    where u.number = n.number;
+            select b.number, array_agg(b.line order by b.line) as lines
+            from (
+                select r.number, r.line from pg_temp.incoming_unread as r
+                union all
+                select i.number, i.line from pg_temp.incoming_invoices as i
+                where i.number in (select r.number from pg_temp.incoming_unread as r)
+            ) as b
+            group by b.number
+        ) as u
+        where u.number = n.number;
+    end if;
 
     update pg_temp.intake as i
     set reason = r.reason
