@@ -154,7 +154,7 @@ begin
         ) as reason
         from pg_temp.intake as n
         left join (
-            select number, sum(amount_cents) as cents, string_agg(format('contractor %s (line %s of the lines) is unknown', contractor, line), '; ' order by line)
+            select number, sum(amount_cents) as cents, string_agg(format('contractor %s (line %s of the lines) is unknown in billing.contractors', contractor, line), '; ' order by line)
                 filter (where contractor is not null and contractor_id is null) as strangers
             from pg_temp.intake_lines
             group by number
