@@ -578,11 +578,20 @@ as $$
 begin
     perform backfill.finish_run();
     update backfill.backfill_log set status = 'reversed', reversed_by = p_reversal where run_id = p_reversed.run_id;
-    if p_reversed.mode = 'reversal' then  -- the undoing of an undo brings the first run back
-        update backfill.backfill_log
-        set status = case when errors = '[]' then 'succeeded' else 'partial' end, reversed_by = null
-        where run_id = p_reversed.reverses;
-    end if;
+    -- The undoing of an undo brings the first run back, the undoing of that takes it away again, and so on down the chain.
+    with recursive chain as (
+        select r.run_id, r.reverses, true as stands, null::uuid as reversed_by
+        from backfill.backfill_log as r where r.run_id = p_reversed.reverses
+        union all
+        select r.run_id, r.reverses, not c.stands, case when c.stands then c.run_id end
+        from chain as c
+        join backfill.backfill_log as r on r.run_id = c.reverses
+    )
+    update backfill.backfill_log as l
+    set status = case when not c.stands then 'reversed' when l.errors = '[]' then 'succeeded' else 'partial' end,
+        reversed_by = c.reversed_by
+    from chain as c
+    where l.run_id = c.run_id and (l.status = 'reversed') = c.stands;
 end;
 $$;
 

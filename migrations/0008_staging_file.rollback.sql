@@ -8,5 +8,6 @@ end;
 $do$;
 drop function staging.analyze_tables(regclass[]);
 drop function backfill.ensure_run(text, jsonb);
+drop function backfill.note_action(jsonb);
 drop table staging.file;
 drop schema staging;

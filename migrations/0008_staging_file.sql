@@ -24,6 +24,19 @@ comment on column staging.file.bytes is 'Its size.';
 comment on column staging.file.run_id is 'The run that loaded it; backfill.reverse_run(run) takes the rows out again.';
 comment on column staging.file.loaded_at is 'When.';
 
+create function backfill.note_action(p_action jsonb) returns void
+language sql volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    update backfill.backfill_log
+    set parameters = parameters || jsonb_build_object('actions', coalesce(parameters -> 'actions', '[]') || jsonb_build_array(p_action))
+    where run_id = backfill.open_run();
+$$;
+
+comment on function backfill.note_action(jsonb) is
+'Adds what is done in the open run, to what, and why, to the actions among its parameters: its title does not say it.';
+
 create function backfill.ensure_run(p_title text, p_subject jsonb default '{}') returns boolean
 language plpgsql volatile
 security definer
@@ -31,6 +44,10 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     if backfill.open_run() is not null then
+        -- A backfill that calls the function for each of its rows has no reasons to keep.
+        if exists (select from backfill.backfill_log where run_id = backfill.open_run() and mode = 'manual') then
+            perform backfill.note_action(jsonb_build_object('action', p_title) || p_subject);
+        end if;
         return false;
     end if;
     perform backfill.begin_run(p_title, p_subject => p_subject);
@@ -39,7 +56,8 @@ end;
 $$;
 
 comment on function backfill.ensure_run(text, jsonb) is
-'For functions that a person calls: opens a manual run where none is open (true: the caller finishes it), else joins the open one.';
+'For functions that a person calls: opens a manual run where none is open (true: the caller finishes it), else joins the open one, whose log keeps title
+and subject where a person opened it.';
 
 create function staging.analyze_tables(variadic p_tables regclass[]) returns void
 language plpgsql volatile

@@ -9,6 +9,7 @@ begin
     perform backfill.untrack('billing.check_payments');
 end;
 $$;
+drop function billing.line_faults(uuid, jsonb);
 drop function billing.assignment_of_week(uuid, uuid, uuid, date);
 drop function billing.invoice_number(bigint);
 drop function billing.invoice_ordinal(text);

@@ -95,6 +95,36 @@ comment on function billing.assignment_of_week(uuid, uuid, uuid, date) is
 'The version of an assignment that was effective in the week: the one at its first day, else the first that began in it;
 null where there was none.';
 
+create function billing.line_faults(p_company uuid, p_lines jsonb) returns text
+language sql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+    select case
+        when jsonb_typeof(p_lines) <> 'array'
+            then format('its lines must be an array of {description, amount_cents, …}, here they are %s', left(p_lines::text, 100))
+        else (
+            select string_agg(format('line %s %s', f.place, f.fault), '; ' order by f.place)
+            from (
+                select e.place, case
+                    when jsonb_typeof(e.line) <> 'object' then format('is %s, no object', left(e.line::text, 100))
+                    when e.line ->> 'description' is null then 'has no description'
+                    when e.line ->> 'amount_cents' is null then 'has no amount_cents'
+                    when e.line ->> 'contractor_id' is not null and not exists (
+                        select from billing.contractors as c
+                        where c.id = (e.line ->> 'contractor_id')::uuid and c.company_id = p_company
+                    ) then format('names contractor %s, whom the company does not have', e.line ->> 'contractor_id')
+                end as fault
+                from jsonb_array_elements(p_lines) with ordinality as e (line, place)
+            ) as f
+            where f.fault is not null
+        )
+    end;
+$$;
+comment on function billing.line_faults(uuid, jsonb) is
+'What is wrong with the lines of an invoice as a function is given them: no array, a line without description or amount, a
+contractor of another company. Null where nothing is.';
+
 do $do$
 begin
     perform backfill.track('billing.invoices');

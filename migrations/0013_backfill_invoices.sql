@@ -43,8 +43,13 @@ select
     s.company_id,
     s.invoice_number,
     format(
-        '%s is taken by %s of the application%s', s.invoice_number,
-        case i.status when 'draft' then 'a draft' else 'an invoice (' || i.status || ')' end,
+        '%s is taken by %s%s', s.invoice_number,
+        case
+            when i.origin = 'backfill' then 'another backfilled invoice (' || i.status || ')'
+            when i.status = 'draft'
+                then 'a draft of the application, which goes with its owner''s word: billing.delete_invoice'
+            else 'an invoice of the application (' || i.status || ')'
+        end,
         coalesce(': ' || backfill.invoice_differences(s, i), '')
     ) as reason
 from backfill.invoices_open as s
@@ -197,7 +202,13 @@ as $$
 declare
     v_next bigint;
 begin
-    insert into billing.settings (company_id) values (p_company) on conflict do nothing;
+    if not exists (select from billing.settings where company_id = p_company) then
+        insert into billing.settings (company_id, next_invoice_number)
+        select p_company, coalesce(max(billing.invoice_ordinal(i.invoice_number)), 0) + 1
+        from billing.invoices as i
+        where i.company_id = p_company
+        on conflict do nothing;
+    end if;
     -- Without a condition, so that the row is locked in any case: who numbers invoices waits here.
     update billing.settings
     set next_invoice_number = greatest(next_invoice_number, p_ordinal + 1)
@@ -209,7 +220,7 @@ $$;
 
 comment on function backfill.raise_watermark(uuid, bigint) is
 'Moves a company''s next invoice number to max(current, ordinal + 1), never down, and holds the row until the end of the
-transaction; returns it. With ordinal 0 it only takes the lock.';
+transaction; returns it. With ordinal 0 it only takes the lock. A company without settings gets them, above its highest number.';
 
 create function backfill.write_invoices(p_company uuid default null, p_number text default null) returns jsonb
 language plpgsql volatile
@@ -395,6 +406,14 @@ begin
     v_given.due_date := p_due_date;
     v_given.total_cents := p_total_cents;
     v_given.actor := p_actor;
+    v_refusal := coalesce(
+        case when not exists (select from billing.companies where id = p_company) then format('there is no company %s', p_company) end,
+        case when not exists (select from billing.facilities where id = p_facility) then format('there is no facility %s', p_facility) end,
+        billing.line_faults(p_company, p_lines)
+    );
+    if v_refusal is not null then
+        raise exception 'invoice % cannot be backfilled: %', p_invoice_number, v_refusal using errcode = 'BF302';
+    end if;
     v_lines := backfill.invoice_payload_lines(p_lines);
 
     if backfill.open_run() is null then
@@ -423,13 +442,24 @@ begin
     if not exists (
         select from staging.invoices where company_id = p_company and invoice_number = p_invoice_number and withdrawn is null
     ) then
-        perform backfill.stage_invoice(v_given, v_lines);
+        begin
+            perform backfill.stage_invoice(v_given, v_lines);
+        exception
+            when check_violation then  -- the rules about one row are constraints, and their names say them
+                get stacked diagnostics v_refusal = constraint_name;
+                raise exception 'invoice % cannot be backfilled, it breaks the rule: %', quote_literal(p_invoice_number),
+                    replace(v_refusal, '_', ' ')
+                    using errcode = 'BF302', constraint = v_refusal,
+                        detail = format('period %s to %s, issued %s, due %s, total %s cents', p_period_start, p_period_end,
+                            p_sent_at, p_due_date, p_total_cents);
+        end;
     end if;
     select string_agg(c.reason, '; ' order by c.reason) into v_refusal
     from backfill.invoice_conflicts as c
     where c.company_id = p_company and c.invoice_number = p_invoice_number;
     if v_refusal is not null then
-        raise exception 'invoice % cannot be backfilled: %', p_invoice_number, v_refusal using errcode = 'BF302';
+        raise exception 'invoice % cannot be backfilled: %', p_invoice_number, v_refusal using errcode = 'BF302',
+            hint = 'Mend the call, or what stands in its way: billing.void_invoice, billing.correct_invoice, billing.delete_invoice.';
     end if;
     v_marks := backfill.write_invoices(p_company, p_invoice_number);
     select i.* into v_invoice
@@ -446,7 +476,8 @@ $$;
 comment on function backfill.backfill_invoice(uuid, uuid, text, date, date, timestamptz, date, bigint, jsonb, text) is
 'One invoice of the past with its lines [{description, contractor_id, week_start, hours, rate_cents, amount_cents}], as
 an outstanding receivable under its own number. Joins the open run or is one. The same payload again is a no-op; another one is
-refused naming the fields (BF301), and so is whatever backfill.invoice_conflicts finds (BF302).';
+refused naming the fields (BF301), and so is what breaks a constraint of staging.invoices, or what billing.line_faults or
+backfill.invoice_conflicts finds (BF302).';
 
 do $do$
 begin

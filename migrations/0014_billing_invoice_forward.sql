@@ -11,11 +11,16 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_taken text;
+    v_faults text := billing.line_faults(p_company, p_lines);
     v_number text;
     v_invoice billing.invoices;
 begin
     if not exists (select from billing.facilities where id = p_facility and company_id = p_company) then
         raise exception 'company % has no facility %', p_company, p_facility using errcode = 'BF009';
+    end if;
+    if v_faults is not null then
+        raise exception 'no invoice can be issued to facility % for % to %: %', p_facility, p_period_start, p_period_end, v_faults
+            using errcode = 'BF302';
     end if;
     -- The row stays locked until the end of the transaction: a number that is rolled back is given to the next,
     -- and nobody can backfill the same period meanwhile.

@@ -204,6 +204,8 @@ begin
         end loop;
     end loop;
 
+    -- A check that pays now may have named what was not there when it was seen first.
+    delete from billing.check_reference_reviews as r where r.check_payment_id = any (v_to_check);
     -- Before the amounts move: the view tells what was outstanding when the checks came.
     insert into billing.check_reference_reviews (company_id, check_payment_id, reference, reason, candidates)
     select distinct on (m.check_payment_id, m.reference) p_company, m.check_payment_id, m.reference,
@@ -221,7 +223,9 @@ begin
     where m.check_payment_id = any (p_checks) and m.company_id = p_company and m.facility_id = p_facility
         and (m.invoice_id is null or s.number is not null)
         and not exists (select from billing.check_payment_applications as a where a.check_payment_id = m.check_payment_id)
-    on conflict (check_payment_id, reference) do nothing;
+    on conflict (check_payment_id, reference) do update
+    set reason = excluded.reason, candidates = excluded.candidates, seen_at = excluded.seen_at
+    where (check_reference_reviews.reason, check_reference_reviews.candidates) is distinct from (excluded.reason, excluded.candidates);
 
     insert into billing.check_payment_applications (id, company_id, check_payment_id, invoice_id, amount_cents)
     select backfill.business_id('application', t.check_payment_id::text, t.invoice_id::text), p_company, t.check_payment_id,

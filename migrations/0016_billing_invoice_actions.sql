@@ -114,6 +114,59 @@ comment on column billing.invoice_faults.invoice_id is 'The invoice.';
 comment on column billing.invoice_faults.invoice_number is 'Its number.';
 comment on column billing.invoice_faults.fault is 'What is wrong, in words.';
 
+create function billing.refuse_second_by_reversal() returns trigger
+language plpgsql volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_came_back uuid[];
+    v_listed text;
+begin
+    select array_agg(c.primary_key::uuid) into v_came_back
+    from backfill.change_log as c
+    where c.run_id = new.run_id and c.table_name = 'billing.invoices' and case c.operation
+        when 'INSERT' then true
+        when 'UPDATE' then (c.before ->> 'status' = 'void' and c.after ->> 'status' <> 'void')
+            or (c.before -> 'facility_id', c.before -> 'period_start', c.before -> 'period_end')
+            <> (c.after -> 'facility_id', c.after -> 'period_start', c.after -> 'period_end')
+        else false
+    end;
+    if v_came_back is null then
+        return null;
+    end if;
+    -- The same lock as everywhere: who issues or backfills an invoice meanwhile waits, or was first and is seen.
+    perform backfill.raise_watermark(s.company_id, 0)
+    from (select distinct company_id from billing.invoices where id = any (v_came_back) order by company_id) as s;
+    select string_agg(d.pair, e'\n' order by d.pair) into v_listed
+    from (
+        select format('%s beside %s (%s, origin %s) for %s to %s', i.invoice_number, o.invoice_number, o.status, o.origin,
+            i.period_start, i.period_end) as pair
+        from billing.invoices as i
+        join billing.invoices as o on o.company_id = i.company_id and o.facility_id = i.facility_id
+            and o.period_start = i.period_start and o.period_end = i.period_end
+        where i.id = any (v_came_back) and o.id <> i.id and i.status <> 'void' and o.status <> 'void'
+            and 'backfill' in (i.origin, o.origin)
+        limit 10
+    ) as d;
+    if v_listed is not null then
+        raise exception 'run % cannot be reversed: a facility would have two invoices for one period', new.reverses
+            using errcode = 'BF005', detail = v_listed,
+                hint = 'Nothing was changed. Void the one that stands first: billing.void_invoice(invoice, reason).';
+    end if;
+    return null;
+end;
+$$;
+
+comment on function billing.refuse_second_by_reversal() is
+'Trigger of the log, at the end of a reversal: refuses (BF005) to bring back an invoice whose facility has another one for its period
+by now, one of them backfilled. The row actions see to that themselves.';
+
+-- On the log and not on the invoices: there, every writer would pay for it, and a reversal could not go at once.
+create trigger refuse_second_invoice after update of status on backfill.backfill_log
+for each row when (new.mode = 'reversal' and old.status = 'running' and new.status <> 'running')
+execute function billing.refuse_second_by_reversal();
+
 create function billing.begin_action(
     p_action text, p_invoice uuid, p_actor text, p_parameters jsonb, out opened boolean, out invoice billing.invoices
 ) returns record
@@ -123,16 +176,22 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     if coalesce(btrim(p_parameters ->> 'reason'), '') = '' then
-        raise exception '% needs a reason: it is kept in the log', p_action using errcode = 'BF302';
+        raise exception '% of invoice % needs a reason: it is kept in the log', p_action,
+            coalesce((select invoice_number from billing.invoices where id = p_invoice), p_invoice::text) using errcode = 'BF302';
     end if;
     select * into invoice from billing.invoices where id = p_invoice;
     if not found then
-        raise exception 'there is no invoice %', p_invoice using errcode = 'BF009';
+        raise exception 'there is no invoice %', p_invoice using errcode = 'BF009',
+            hint = 'select id from billing.invoices where company_id = … and invoice_number = …;';
     end if;
     opened := backfill.open_run() is null;
     if opened then
         perform backfill.begin_run(format('%s %s', p_action, invoice.invoice_number), p_parameters, p_actor => p_actor,
             p_subject => jsonb_build_object('company', invoice.company_id, 'invoice', invoice.invoice_number));
+    else
+        -- The open run has a title of its own; beside it the log keeps what was done in it, to what, why, and in whose name.
+        perform backfill.note_action(jsonb_build_object('action', p_action, 'company', invoice.company_id,
+            'invoice', invoice.invoice_number, 'actor', p_actor) || p_parameters);
     end if;
     -- The same order of locks as everywhere: settings, then facility, then invoice.
     perform backfill.raise_watermark(invoice.company_id, 0);
@@ -145,7 +204,8 @@ end;
 $$;
 
 comment on function billing.begin_action(text, uuid, text, jsonb) is
-'Begins a row action: opens a run where none is open, and locks the invoice.';
+'Begins a row action: opens a run with its reason, or adds both to the actions among the parameters of the run that is open; locks
+the invoice.';
 
 create function billing.end_action(p_opened boolean, p_action text, p_invoice billing.invoices) returns void
 language plpgsql volatile
@@ -171,6 +231,32 @@ $$;
 comment on function billing.end_action(boolean, text, billing.invoices) is
 'Ends a row action: refuses (BF302) what left the invoice with a fault, else finishes the run that it opened.';
 
+create function billing.covered_cents(p_invoice uuid) returns bigint
+language plpgsql stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_linked bigint := 0;
+begin
+    -- The table of payments comes with a later migration.
+    if to_regclass('billing.payments') is not null then
+        execute 'select coalesce(sum(p.amount_cents), 0) from billing.payments as p '
+            'where p.invoice_id = $1 and p.status in (''pending'', ''succeeded'')' into v_linked using p_invoice;
+    end if;
+    return (
+        select greatest(i.amount_paid_cents, v_linked + coalesce(sum(a.amount_cents), 0))
+        from billing.invoices as i
+        left join billing.check_payment_applications as a on a.invoice_id = i.id
+        where i.id = p_invoice
+        group by i.id, i.amount_paid_cents
+    );
+end;
+$$;
+
+comment on function billing.covered_cents(uuid) is
+'What is paid on an invoice: as it says itself, or by its checks and the payments linked to it, whichever is more.';
+
 create function billing.correct_invoice(
     p_invoice uuid, p_changes jsonb, p_reason text, p_actor text default session_user
 ) returns billing.invoices
@@ -183,13 +269,24 @@ declare
     v_old billing.invoices;
     v_new billing.invoices;
     v_unknown text;
+    v_faults text;
 begin
     select string_agg(k.key, ', ' order by k.key) into v_unknown
-    from jsonb_object_keys(p_changes) as k (key)
+    from jsonb_object_keys(case when jsonb_typeof(p_changes) = 'object' then p_changes else '{}' end) as k (key)
     where k.key <> all ('{invoice_number,period_start,period_end,sent_at,due_date,total_cents,lines}');
-    if v_unknown is not null or p_changes = '{}' then
+    if v_unknown is not null or jsonb_typeof(p_changes) is distinct from 'object' or p_changes = '{}' then
         raise exception 'a correction changes invoice_number, period_start, period_end, sent_at, due_date, total_cents, lines, not %',
-            coalesce(v_unknown, 'nothing') using errcode = 'BF302';
+            coalesce(v_unknown, case when jsonb_typeof(p_changes) <> 'object' then p_changes::text end, 'nothing')
+            using errcode = 'BF302', hint = 'For example {"due_date": "2023-02-28"}.';
+    end if;
+    -- The session's DateStyle and TimeZone must not decide which day is meant.
+    select string_agg(format('%s %s', c.key, c.value), ', ' order by c.key) into v_faults
+    from jsonb_each_text(p_changes - 'lines') as c
+    where (c.key in ('period_start', 'period_end', 'due_date') and c.value !~ '^\d{4}-\d\d-\d\d$')
+        or (c.key = 'sent_at' and c.value !~ '^\d{4}-\d\d-\d\d[T ]\d\d:\d\d.*(Z|[+-]\d\d(:?\d\d)?)$');
+    if v_faults is not null then
+        raise exception 'a correction takes dates as 2023-02-28 and sent_at as 2023-02-28T00:00:00Z, with its time zone, not %', v_faults
+            using errcode = 'BF302';
     end if;
     v_action := billing.begin_action('correct', p_invoice, p_actor, jsonb_build_object('reason', p_reason, 'changes', p_changes));
     v_old := v_action.invoice;
@@ -197,13 +294,22 @@ begin
         raise exception 'invoice % is % and of origin %: only backfilled invoices that stand are corrected here',
             v_old.invoice_number, v_old.status, v_old.origin using errcode = 'BF302';
     end if;
+    v_faults := billing.line_faults(v_old.company_id, p_changes -> 'lines');
+    if v_faults is not null then
+        raise exception 'correction of invoice % is refused: %', v_old.invoice_number, v_faults using errcode = 'BF302';
+    end if;
     v_new := jsonb_populate_record(v_old, p_changes - 'lines');
     if v_new.invoice_number is distinct from v_old.invoice_number then
-        if billing.invoice_ordinal(v_new.invoice_number) is null then
-            raise exception 'number % has no numeric part', coalesce(v_new.invoice_number, 'null') using errcode = 'BF302';
+        if billing.invoice_ordinal(v_new.invoice_number) is null or v_new.invoice_number <> btrim(v_new.invoice_number) then
+            raise exception 'invoice % cannot become %: a number has a numeric part and no blanks around it', v_old.invoice_number,
+                quote_nullable(v_new.invoice_number) using errcode = 'BF302';
         end if;
-        if exists (select from billing.invoices where company_id = v_old.company_id and invoice_number = v_new.invoice_number) then
-            raise exception 'number % is taken', v_new.invoice_number using errcode = 'BF302';
+        select format('%s, for %s to %s', i.status, i.period_start, i.period_end) into v_faults
+        from billing.invoices as i
+        where i.company_id = v_old.company_id and i.invoice_number = v_new.invoice_number;
+        if found then
+            raise exception 'invoice % cannot become %: that number is taken (%)', v_old.invoice_number, v_new.invoice_number, v_faults
+                using errcode = 'BF302', hint = 'Correct or delete that one first.';
         end if;
         perform backfill.raise_watermark(v_old.company_id, billing.invoice_ordinal(v_new.invoice_number));
     end if;
@@ -222,11 +328,13 @@ begin
     if v_new.sent_at is null or v_new.due_date is null or v_new.period_start is null or v_new.period_end is null
         or v_new.total_cents is null or v_new.period_end < v_new.period_start or v_new.total_cents <= 0 then
         raise exception 'invoice % needs an issue date, a due date, a period that ends after it begins, and a positive total',
-            v_old.invoice_number using errcode = 'BF302';
+            v_old.invoice_number using errcode = 'BF302', detail = format('issued %s, due %s, period %s to %s, total %s cents',
+                v_new.sent_at, v_new.due_date, v_new.period_start, v_new.period_end, v_new.total_cents);
     end if;
-    if v_new.total_cents < v_old.amount_paid_cents then
-        raise exception 'invoice % has % cents paid, more than the new total of %', v_old.invoice_number, v_old.amount_paid_cents,
-            v_new.total_cents using errcode = 'BF302', hint = 'Unapply its checks first: billing.unapply_check(check).';
+    if v_new.total_cents < billing.covered_cents(p_invoice) then
+        raise exception 'invoice % has % cents paid, more than the new total of %', v_old.invoice_number,
+            billing.covered_cents(p_invoice), v_new.total_cents
+            using errcode = 'BF302', hint = 'Unapply its checks first: billing.unapply_check(check). Undo the runs that linked payments.';
     end if;
     begin
         update billing.invoices
@@ -306,10 +414,9 @@ begin
     end if;
     v_action := billing.begin_action('void', p_invoice, p_actor, jsonb_build_object('reason', p_reason));
     v_invoice := v_action.invoice;
-    if v_invoice.amount_paid_cents <> 0
-        or exists (select from billing.check_payment_applications where invoice_id = p_invoice) then
-        raise exception 'invoice % has % cents paid: it cannot be void', v_invoice.invoice_number, v_invoice.amount_paid_cents
-            using errcode = 'BF302', hint = 'Unapply its checks first: billing.unapply_check(check).';
+    if billing.covered_cents(p_invoice) <> 0 then
+        raise exception 'invoice % has % cents paid: it cannot be void', v_invoice.invoice_number, billing.covered_cents(p_invoice)
+            using errcode = 'BF302', hint = 'Unapply its checks first: billing.unapply_check(check). Undo the runs that linked payments.';
     end if;
     update billing.invoices set status = 'void' where id = p_invoice returning * into v_invoice;
     perform billing.end_action(v_action.opened, 'voiding', v_invoice);
@@ -334,10 +441,9 @@ begin
     v_action := billing.begin_action('delete', p_invoice, p_actor,
         jsonb_build_object('reason', p_reason, 'owner_confirmation', p_owner_confirmation));
     v_invoice := v_action.invoice;
-    if v_invoice.amount_paid_cents <> 0
-        or exists (select from billing.check_payment_applications where invoice_id = p_invoice) then
-        raise exception 'invoice % has % cents paid: it cannot be deleted', v_invoice.invoice_number, v_invoice.amount_paid_cents
-            using errcode = 'BF302', hint = 'Unapply its checks first: billing.unapply_check(check).';
+    if billing.covered_cents(p_invoice) <> 0 then
+        raise exception 'invoice % has % cents paid: it cannot be deleted', v_invoice.invoice_number, billing.covered_cents(p_invoice)
+            using errcode = 'BF302', hint = 'Unapply its checks first: billing.unapply_check(check). Undo the runs that linked payments.';
     end if;
     if v_invoice.origin = 'app' then
         if v_invoice.status <> 'draft' or not exists (
@@ -346,7 +452,7 @@ begin
         ) then
             raise exception 'invoice % is the application''s (%) and holds no number of the catalogue',
                 v_invoice.invoice_number, v_invoice.status
-                using errcode = 'BF302', hint = 'Only a draft under a number that was loaded is deleted here; void others.';
+                using errcode = 'BF302', hint = 'Only a draft under a number that was loaded is deleted here: runner load invoices first. Void others.';
         end if;
         if coalesce(btrim(p_owner_confirmation), '') = '' then
             raise exception 'draft % is the application''s: deleting it needs its owner''s confirmation', v_invoice.invoice_number

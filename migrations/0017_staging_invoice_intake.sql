@@ -32,13 +32,15 @@ as $$
         rate_cents bigint,
         amount_cents bigint not null
     ) on commit drop;
+    create temporary table incoming_unread (line bigint not null, number text not null) on commit drop;
     create temporary table incoming_aliases (line bigint not null, client text not null, facility text not null) on commit drop;
     create temporary table intake_rejects (
         kind text not null, source_key text not null, line bigint, reason text not null, cents bigint
     ) on commit drop;
 $$;
 comment on function staging.begin_invoices() is
-'Makes the temporary tables into which a loader copies parsed rows: incoming_invoices, incoming_invoice_lines, incoming_aliases.';
+'Makes the temporary tables into which a loader copies parsed rows: incoming_invoices, incoming_invoice_lines, incoming_aliases;
+and incoming_unread for the company''s rows that cannot be typed: their numbers count as given.';
 
 create function staging.take_aliases(p_company uuid) returns bigint
 language plpgsql volatile
@@ -49,9 +51,13 @@ declare
     v_kept bigint;
 begin
     insert into pg_temp.intake_rejects (kind, source_key, line, reason)
-    select 'aliases', a.client, a.line, format('there is no facility %s', a.facility)
+    select 'aliases', a.client, a.line, case
+        when a.client = '' then 'its client is missing'
+        when a.facility = '' then format('the facility of %s is missing', a.client)
+        else format('there is no facility %s: give its name in billing.facilities, or its id', a.facility)
+    end
     from pg_temp.incoming_aliases as a
-    where not exists (
+    where a.client = '' or not exists (
         select from billing.facilities as f
         where f.company_id = p_company
             and (staging.client_key(f.name) = staging.client_key(a.facility) or f.id::text = a.facility)
@@ -63,6 +69,7 @@ begin
         from pg_temp.incoming_aliases as a
         join billing.facilities as f on f.company_id = p_company
             and (staging.client_key(f.name) = staging.client_key(a.facility) or f.id::text = a.facility)
+        where a.client <> ''
         order by staging.client_key(a.client), a.line desc
     ) as g;
     return v_kept;
@@ -111,6 +118,22 @@ begin
     ) as f on f.key = staging.client_key(i.client)
     left join staging.invoices as s on s.company_id = p_company and s.invoice_number = i.number and s.withdrawn is null;
     analyze pg_temp.intake;
+    -- A row that cannot be read gives its number all the same: none is taken in its stead.
+    if exists (select from pg_temp.incoming_unread) then
+        update pg_temp.intake as n
+        set lines = u.lines, place = array_position(u.lines, n.line)
+        from (
+            select b.number, array_agg(b.line order by b.line) as lines
+            from (
+                select r.number, r.line from pg_temp.incoming_unread as r
+                union all
+                select i.number, i.line from pg_temp.incoming_invoices as i
+                where i.number in (select r.number from pg_temp.incoming_unread as r)
+            ) as b
+            group by b.number
+        ) as u
+        where u.number = n.number;
+    end if;
 
     update pg_temp.intake as i
     set reason = r.reason
@@ -119,7 +142,7 @@ begin
             case when n.place > 1 and p_first_wins then format('%s is on line %s already, which goes first', n.number, n.lines[1])
                 when cardinality(n.lines) > 1 and not p_first_wins
                     then format('%s is on lines %s', n.number, array_to_string(n.lines, ' and ')) end,
-            case when n.facility_id is null then format('client %s is no facility, or more than one: give an alias', n.client) end,
+            case when n.facility_id is null then format('client %s is no facility, or more than one: give an alias (--aliases)', n.client) end,
             case when billing.invoice_ordinal(n.number) is null then format('number %s has no numeric part', n.number) end,
             case when n.total_cents <= 0 then 'its total is not positive' end,
             case when n.due_date < n.sent_on then format('due on %s, before it was issued on %s', n.due_date, n.sent_on) end,
@@ -131,7 +154,7 @@ begin
         ) as reason
         from pg_temp.intake as n
         left join (
-            select number, sum(amount_cents) as cents, string_agg(format('contractor %s (line %s of the lines) is unknown', contractor, line), '; ' order by line)
+            select number, sum(amount_cents) as cents, string_agg(format('contractor %s (line %s of the lines) is unknown in billing.contractors', contractor, line), '; ' order by line)
                 filter (where contractor is not null and contractor_id is null) as strangers
             from pg_temp.intake_lines
             group by number

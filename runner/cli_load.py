@@ -78,12 +78,23 @@ def invoices(
     else:
         out = output()
         draw_load(result.load, out)
+        left_out = max((file.left_out for file in result.load.skipped), default=0)
+        if left_out and not result.load.files:
+            out.print(f"{left_out:,} rejects were left out then: load what you have mended from a file of its own")
         if result.documents is not None:
             kept = result.documents
             out.print(f"Originals: {kept.stored} stored, {kept.found} found in the store, {len(kept.failed)} failed")
             for problem in kept.failed:
                 out.print(f"  {problem}", markup=False)
-    raise typer.Exit(1 if result.documents is not None and result.documents.failed else 0)
+            if kept.missing:
+                out.print(f"{len(kept.missing)} missing: put them into {documents}, then the same again", markup=False)
+                for problem in kept.missing:
+                    out.print(f"  {problem}", markup=False)
+    if result.documents is None:
+        return
+    if result.documents.failed:
+        raise typer.Exit(1)
+    raise typer.Exit(3 if len(result.documents.missing) > allow_rejects else 0)
 
 
 @app.command("rent-history")

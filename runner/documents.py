@@ -30,6 +30,8 @@ class Stored:
     found: int
     """In the store already, with the right content: stored by a run that was interrupted."""
     failed: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+    """Not in the folder, or no PDF: each invoice with its reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class _Wanted:
     facility: uuid.UUID
 
 
-def missing(folder: Path, numbers: Iterable[str]) -> Iterator[Reject]:
+def rejects(folder: Path, numbers: Iterable[str]) -> Iterator[Reject]:
     """A reject for each invoice whose original is not in `folder` as <number>.pdf, or is no PDF."""
     for number in numbers:
         problem = _problem(folder, number)
@@ -64,19 +66,20 @@ def store(
     """
     with connect(settings, application_name="runner documents") as conn, transaction(conn, settings):
         wanted = _wanted(conn, company_id(conn, company))
-    present = [(item, path) for item in wanted if (path := _path(folder, item.number)) is not None]
-    failed = [f"{item.number}: {problem}" for item, _ in present if (problem := _problem(folder, item.number))]
+    problems = {item: problem for item in wanted if (problem := _problem(folder, item.number)) is not None}
+    missing = tuple(f"{item.number}: {problem}" for item, problem in problems.items())
     if dry_run:
-        return Stored(None, 0, 0, (*failed, *(f"{item.number}: there is no {name(item.number)}" for item in wanted
-                                             if _path(folder, item.number) is None)))  # fmt: skip
+        return Stored(None, 0, 0, (), missing)
+    present = [
+        (item, path) for item in wanted if item not in problems and (path := _path(folder, item.number)) is not None
+    ]
+    failed: list[str] = []
     records: list[dict[str, Any]] = []
     found = 0
     cause: Exception | None = None
     if present:
         filesystem, root = fsspec.core.url_to_fs(url, **(options or {}))
     for item, path in present:
-        if _problem(folder, item.number):
-            continue
         target = f"{item.facility}/{name(item.number)}"
         try:
             sha256, size = _digest(path.open("rb"))
@@ -84,11 +87,11 @@ def store(
             if not there:
                 _write(filesystem, path, root, target)
             if _digest(filesystem.open(f"{root}/{target}", "rb")) != (sha256, size):
-                failed.append(
-                    f"{item.number}: another document is at {target}; it was left alone"
-                    if there
-                    else f"{item.number}: read back from {target} it was not the same"
-                )
+                if there:
+                    failed.append(f"{item.number}: another document is at {target}; it was left alone")
+                else:  # ours, and worth nothing: it must not be in the way of the next try
+                    filesystem.rm_file(f"{root}/{target}")
+                    failed.append(f"{item.number}: read back from {target} it was not the same; it was removed")
                 continue
         except Exception as exc:
             cause = exc
@@ -105,7 +108,7 @@ def store(
             f"the store {url} failed at {failed[-1]}; {len(records)} of {len(present)} originals are stored and "
             "written down: run the same command again to go on"
         ) from cause
-    return Stored(run_id, len(records) - found, found, tuple(failed))
+    return Stored(run_id, len(records) - found, found, tuple(failed), missing)
 
 
 def company_id(conn: Connection, given: str | None) -> uuid.UUID:
@@ -119,7 +122,13 @@ def company_id(conn: Connection, given: str | None) -> uuid.UUID:
         company: uuid.UUID = found[0][0]
         return company
     if given is not None or not found:
-        raise UsageError(f"there is no company {given or ''}".rstrip() + " in billing.companies")
+        known = [name for (name,) in conn.execute("select name from billing.companies order by name limit 5")]
+        there = (
+            f"there are, for example, {', '.join(map(repr, known))}"
+            if known
+            else "it is empty: the application's come first"
+        )
+        raise UsageError(f"there is no company {given or ''}".rstrip() + f" in billing.companies; {there}")
     raise UsageError(f"there are {len(found)} companies: say --company NAME, e.g. {found[0][1]!r}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -43,6 +43,8 @@ class LandedFile:
     name: str
     sha256: str
     bytes: int
+    left_out: int = 0
+    """Where it was loaded before: what its load was allowed to reject."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,7 @@ def load(
                 _refuse_pending(conn, settings)
                 known = _loaded(conn, loader, [file.sha256 for file in given])
                 new = tuple({file.sha256: file for file in given if file.sha256 not in known}.values())
-                skipped = tuple(file for file in given if file not in new)
+                skipped = tuple(replace(file, left_out=known.get(file.sha256, 0)) for file in given if file not in new)
                 if not new:
                     return LoadResult(loader, None, (), skipped, 0, 0, (), dry_run)
                 landing = Landing(conn, loader, _begin(conn, loader, new), new, given)
@@ -171,9 +173,13 @@ def _refuse_pending(conn: Connection, settings: Settings) -> None:
         raise MigrationError(f"{len(waiting)} migrations are pending ({waiting[0]} …): `runner apply` first")
 
 
-def _loaded(conn: Connection, loader: str, hashes: list[str]) -> set[str]:
-    rows = conn.execute("select sha256 from staging.file where loader = %s and sha256 = any(%s)", [loader, hashes])
-    return {row[0] for row in rows}
+def _loaded(conn: Connection, loader: str, hashes: list[str]) -> dict[str, int]:
+    """The files that were loaded before, with the rejects of their loads."""
+    query = (
+        "select f.sha256, coalesce((l.metrics ->> 'rejects')::bigint, 0) from staging.file as f"
+        " join backfill.backfill_log as l on l.run_id = f.run_id where f.loader = %s and f.sha256 = any(%s)"
+    )
+    return dict(conn.execute(query, [loader, hashes]).fetchall())
 
 
 def _begin(conn: Connection, loader: str, files: tuple[LandedFile, ...]) -> uuid.UUID:

@@ -79,11 +79,22 @@ def _fill(
     conn = landing.conn
     owner = documents.company_id(conn, company)
     conn.execute("select staging.begin_invoices()")
+    unreadable: list[Reject] = []
     if aliases is not None:
-        landing.copy("pg_temp.incoming_aliases", ("line", "client", "facility"), invoices.read_aliases(aliases))
+        names = _typed(unreadable, invoices.read_aliases(aliases))
+        landing.copy("pg_temp.incoming_aliases", ("line", "client", "facility"), names)
         conn.execute("select staging.take_aliases(%s)", [owner])
     unread: list[Reject] = []
-    landing.copy("pg_temp.incoming_invoices", _INVOICES, _typed(unread, invoices.read_invoices(catalogue, form)))
+    typed = landing.copy(
+        "pg_temp.incoming_invoices", _INVOICES, _typed(unread, invoices.read_invoices(catalogue, form))
+    )
+    if not typed and not unread:
+        raise UsageError(f"{catalogue} has a header and no row: there is nothing to load")
+    # The number of a row that is not the company's, which has a remark, says nothing about the company's own.
+    numbers = (
+        (row.line, row.payload["number"]) for row in unread if row.payload.get("number") and "remark" not in row.payload
+    )
+    landing.copy("pg_temp.incoming_unread", ("line", "number"), numbers)
     if lines is not None:
         landing.copy("pg_temp.incoming_invoice_lines", _LINES, _typed(unread, invoices.read_lines(lines, form)))
     sha = {file.path: file.sha256 for file in landing.given}
@@ -97,15 +108,15 @@ def _fill(
     landing.rows = sum(
         bucket["rows"] for kind in buckets.values() for name, bucket in kind.items() if name != "rejected"
     )
-    landing.reject(unread)
-    names = {"invoices": catalogue, "lines": lines or catalogue, "aliases": aliases or catalogue}
+    landing.reject([*unreadable, *unread])
+    sources = {"invoices": catalogue, "lines": lines or catalogue, "aliases": aliases or catalogue}
     found = conn.execute(
         "select kind, source_key, line, reason, cents from pg_temp.intake_rejects order by kind, line"
     ).fetchall()
-    landing.reject(_reject(names[kind].name, key, line, reason, cents) for kind, key, line, reason, cents in found)
+    landing.reject(_reject(sources[kind].name, key, line, reason, cents) for kind, key, line, reason, cents in found)
     if originals is not None:
         taken = conn.execute("select number from pg_temp.intake where reason is null order by line").fetchall()
-        landing.reject(documents.missing(originals, (number for (number,) in taken)))
+        landing.reject(documents.rejects(originals, (number for (number,) in taken)))
 
 
 def _reject(source: str, key: str, line: int, reason: str, cents: int | None) -> Reject:

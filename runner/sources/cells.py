@@ -102,8 +102,8 @@ def rows(
     """Line number and cells by field of each row of a CSV in UTF-8; blank rows are left out.
 
     `headers` maps each field to the names that its column may have, case aside. A field of `optional` may have no
-    column. A row with more or fewer cells than the header has the one key `!`. Raises UsageError for what is no such
-    file.
+    column. A row with more or fewer cells than the header, or with a NUL, has the one key `!`. Raises UsageError for
+    what is no such file.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -115,11 +115,15 @@ def rows(
             columns, width = _columns(path, names, headers, optional), len(names)
             line = reader.line_num + 1
             for cells in reader:
-                if any(cell.strip() for cell in cells):
-                    if len(cells) == width:
-                        yield line, {field: cells[index].strip() for field, index in columns.items()}
-                    else:
-                        yield line, {"!": f"{len(cells)} cells where the header has {width}"}
+                text = "".join(cells)
+                if not text.strip():
+                    pass
+                elif "\0" in text:
+                    yield line, {"!": "it holds a NUL byte, which no text in PostgreSQL can"}
+                elif len(cells) == width:
+                    yield line, {field: cells[index].strip() for field, index in columns.items()}
+                else:
+                    yield line, {"!": f"{len(cells)} cells where the header has {width}"}
                 line = reader.line_num + 1
     except UnicodeDecodeError as exc:
         raise UsageError(f"{path} is not UTF-8 (byte {exc.start}): save it as CSV UTF-8") from exc

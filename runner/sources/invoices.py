@@ -108,8 +108,10 @@ def read_invoices(path: Path, form: Format) -> Iterator[Invoice | Reject]:
             if not row[name]:
                 problems.append(f"{name} is missing")
         if problems or total is None or None in dates:
-            reason = "; ".join(problems[:1] if problems[0].startswith("it is marked") else problems)
-            yield Reject(path.name, str(line), line, reason, total, {"number": row["number"]})
+            marked = problems[0].startswith("it is marked")
+            reason = "; ".join(problems[:1] if marked else problems)
+            kept = ("number", "remark") if marked else ("number",)
+            yield Reject(path.name, str(line), line, reason, total, {name: row[name] for name in kept})
         else:
             start, end, sent, due = (day for day in dates if day is not None)
             yield line, row["number"], row["client"], start, end, sent, due, total
@@ -146,10 +148,10 @@ def read_lines(path: Path, form: Format) -> Iterator[Line | Reject]:
             yield line, row["number"], described, row.get("contractor") or None, week, hours, rate, amount
 
 
-def read_aliases(path: Path) -> Iterator[tuple[int, str, str]]:
-    """Line, client as it is called in the files, facility by name or id. Raises UsageError for an empty cell."""
+def read_aliases(path: Path) -> Iterator[tuple[int, str, str] | Reject]:
+    """Line, client as it is called in the files, facility by name or id."""
     for line, row in cells.rows(path, ALIAS_HEADERS, frozenset()):
-        yield line, row.get("client", ""), row.get("facility", "")
+        yield Reject(path.name, str(line), line, row["!"]) if "!" in row else (line, row["client"], row["facility"])
 
 
 def _take(problems: list[str], name: str, text: str, read: Callable[[str], Any]) -> Any:

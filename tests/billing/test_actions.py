@@ -78,9 +78,23 @@ def test_a_higher_number_moves_the_watermark(world: World, past: dict[str, Any])
         ({"total_cents": 9_000}, "not the sum of its lines"),
         ({"lines": [line(9_000)]}, "not the sum of its lines"),
         ({"lines": []}, "not the sum of its lines"),
-        ({"invoice_number": "INV-0033"}, "INV-0033 is taken"),
-        ({"invoice_number": "INV"}, "no numeric part"),
-        ({"invoice_number": None}, "no numeric part"),
+        (
+            {"invoice_number": "INV-0033"},
+            "INV-0985 cannot become INV-0033: that number is taken (sent, for 2023-01-30 to 2023-02-05)",
+        ),
+        ({"invoice_number": "INV"}, "INV-0985 cannot become 'INV': a number has a numeric part"),
+        ({"invoice_number": None}, "cannot become NULL"),
+        ({"invoice_number": " INV-0986 "}, "cannot become ' INV-0986 '"),
+        (
+            {"due_date": "02/03/2023"},
+            "dates as 2023-02-28 and sent_at as 2023-02-28T00:00:00Z, with its time zone, not due_date 02/03/2023",
+        ),
+        ({"period_start": "soon"}, "not period_start soon"),
+        ({"sent_at": "2023-01-09T00:00:00"}, "not sent_at 2023-01-09T00:00:00"),
+        ({"lines": None}, "lines must be an array"),
+        ({"lines": [{"amount_cents": 10_000}]}, "INV-0985 is refused: line 1 has no description"),
+        ({"lines": [line(10_000), {"description": "x"}]}, "line 2 has no amount_cents"),
+        ({"lines": [line(10_000, contractor_id=str(uuid.uuid4()))]}, "whom the company does not have"),
         ({"due_date": None}, "needs an issue date, a due date"),
         ({"sent_at": None}, "needs an issue date"),
         ({"due_date": "2022-01-01"}, "due before it was issued"),
@@ -90,10 +104,12 @@ def test_a_higher_number_moves_the_watermark(world: World, past: dict[str, Any])
         ({"status": "paid"}, "not status"),
         ({"origin": "app"}, "not origin"),
         ({}, "not nothing"),
+        (None, "not null"),
+        ([1], "not [1]"),
     ],
 )
 def test_a_correction_that_breaks_a_rule_is_refused(
-    world: World, hillside: uuid.UUID, past: dict[str, Any], changes: dict[str, object], said: str
+    world: World, hillside: uuid.UUID, past: dict[str, Any], changes: object, said: str
 ) -> None:
     world.backfill(hillside, "INV-0033", week=5)
     before = world.rows("select * from billing.invoices order by id")
@@ -166,6 +182,49 @@ def test_voiding_keeps_the_number_and_frees_the_period(world: World, hillside: u
     assert world.faults() == []
 
 
+def undoing(world: World, title: str) -> str:
+    """How the reversal of the run with this title is refused (BF005)."""
+    run = world.value("select run_id from backfill.backfill_log where backfill = %s and mode <> 'reversal'", title)
+    before = world.rows("select * from billing.invoices order by id")
+    with pytest.raises(psycopg.Error) as caught, world.conn.transaction():
+        world.conn.execute("select * from backfill.reverse_run(%s)", [run])
+    assert caught.value.sqlstate == "BF005", caught.value
+    assert world.rows("select * from billing.invoices order by id") == before
+    return f"{caught.value} {caught.value.diag.message_detail}"
+
+
+@pytest.mark.parametrize(
+    ("taken_away", "title"),
+    [
+        ("select billing.void_invoice(%s, 'issued twice')", "void INV-0985"),
+        ("select billing.delete_invoice(%s, 'never issued')", "delete INV-0985"),
+        (
+            "select billing.correct_invoice(%s, '{\"period_end\": \"2023-01-09\"}', 'why')",
+            "correct INV-0985",
+        ),
+    ],
+)
+def test_no_undo_brings_back_a_second_invoice_for_a_period(
+    world: World, hillside: uuid.UUID, past: dict[str, Any], taken_away: str, title: str
+) -> None:
+    """The application issued one for the period of the backfilled one that was void, gone, or elsewhere meanwhile."""
+    world.conn.execute(taken_away.encode(), [past["id"]])
+    issued = world.forward(hillside, week=1)
+    assert "INV-0985 beside INV-0986 (draft, origin app) for 2023-01-02 to 2023-01-08" in undoing(world, title)
+    world.conn.execute("select billing.void_invoice(%s, 'the past stands')", [issued["id"]])
+    run = world.value("select run_id from backfill.backfill_log where backfill = %s", title)
+    world.conn.execute("select * from backfill.reverse_run(%s)", [run])
+    assert world.invoice("INV-0985") == past
+    assert world.faults() == []
+
+
+def test_nor_does_it_bring_back_one_of_the_application(world: World, hillside: uuid.UUID) -> None:
+    issued = world.forward(hillside, week=1)
+    world.conn.execute("select billing.void_invoice(%s, 'it was issued by hand')", [issued["id"]])
+    world.backfill(hillside, "INV-0985", week=1)
+    assert "INV-0001 beside INV-0985 (sent, origin backfill)" in undoing(world, "void INV-0001")
+
+
 @pytest.mark.parametrize("action", ["void_invoice(%s, 'why')", "delete_invoice(%s, 'why')"])
 def test_what_a_check_has_paid_stays(world: World, hillside: uuid.UUID, past: dict[str, Any], action: str) -> None:
     check = world.check(hillside, 1)
@@ -173,6 +232,39 @@ def test_what_a_check_has_paid_stays(world: World, hillside: uuid.UUID, past: di
     assert "has 1 cents paid" in refusal(world, action, past["id"])
     world.unapply(check)
     world.conn.execute(f"select billing.{action}".encode(), [past["id"]])
+
+
+def test_what_a_linked_payment_has_paid_stays_too(world: World, past: dict[str, Any]) -> None:
+    """A payment that was linked to the invoice; amount_paid knows of checks only."""
+    payment = world.value(
+        "insert into billing.payments (company_id, amount_cents, currency, status, paid_at)"
+        " values (%s, 6000, 'USD', 'succeeded', '2023-02-01 00:00Z') returning id", world.company,
+    )  # fmt: skip
+    world.conn.execute("select billing.link_payment(%s, %s, 'the bank says so')", [payment, past["id"]])
+    assert "has 6000 cents paid: it cannot be void" in refusal(world, "void_invoice(%s, 'why')", past["id"])
+    assert "has 6000 cents paid: it cannot be deleted" in refusal(world, "delete_invoice(%s, 'why')", past["id"])
+    less = Jsonb({"total_cents": 5_999, "lines": [line(5_999)]})
+    assert "more than the new total of 5999" in refusal(world, "correct_invoice(%s, %s, 'why')", past["id"], less)
+    undo(world)
+    assert world.row("select * from billing.void_invoice(%s, 'why')", past["id"])["status"] == "void"
+
+
+def test_a_payment_linked_in_an_open_run_keeps_its_reason(world: World, past: dict[str, Any]) -> None:
+    payment = world.value(
+        "insert into billing.payments (company_id, amount_cents, currency, status, paid_at)"
+        " values (%s, 6000, 'USD', 'succeeded', '2023-02-01 00:00Z') returning id", world.company,
+    )  # fmt: skip
+    world.conn.execute("select backfill.begin_run('an afternoon with the bank')")
+    world.conn.execute("select billing.link_payment(%s, %s, 'the bank says so')", [payment, past["id"]])
+    world.conn.execute("select billing.resend_invoice(%s, '2023-05-01 00:00Z', 'for the rest')", [past["id"]])
+    world.conn.execute("select backfill.finish_run()")
+    linked, resent = last_run(world)["parameters"]["actions"]
+    assert (linked["reason"], linked["invoice"], linked["payment"]) == (
+        "the bank says so",
+        str(past["id"]),
+        str(payment),
+    )
+    assert resent["reason"] == "for the rest"
 
 
 def test_what_was_deleted_does_not_come_back_by_itself(world: World, hillside: uuid.UUID, past: dict[str, Any]) -> None:
@@ -220,6 +312,35 @@ def test_actions_join_a_run_that_is_open(world: World, past: dict[str, Any]) -> 
     world.conn.execute("select billing.void_invoice(%s, 'and void')", [past["id"]])
     world.conn.execute("select backfill.finish_run()")
     assert world.value("select count(*) from backfill.backfill_log") == runs + 1
+
+
+def test_a_run_keeps_the_reason_of_every_action_that_joined_it(
+    world: World, hillside: uuid.UUID, past: dict[str, Any]
+) -> None:
+    other = world.backfill(hillside, "INV-0033", week=5)
+    world.conn.execute("select backfill.begin_run('audit of 2023', '{\"ticket\": 4711}')")
+    correct(world, past, "the owner's copy says April", due_date="2023-04-01")
+    world.conn.execute("select billing.resend_invoice(%s, '2023-05-01 00:00Z', 'it came back')", [past["id"]])
+    world.conn.execute("select billing.void_invoice(%s, 'issued twice', 'Grace')", [other["id"]])
+    assert "needs a reason" in refusal(world, "delete_invoice(%s, ' ')", past["id"])
+    world.conn.execute("select billing.delete_invoice(%s, 'not owed', p_actor => 'Grace')", [past["id"]])
+    world.conn.execute("select backfill.finish_run('{\"looked_at\": 2}')")
+    run = last_run(world)
+    assert (run["backfill"], run["parameters"]["ticket"]) == ("audit of 2023", 4711)
+    kept = [
+        (action["action"], action["invoice"], action["reason"], action["actor"])
+        for action in run["parameters"]["actions"]
+    ]
+    me = world.value("select session_user")
+    assert kept == [
+        ("correct", "INV-0985", "the owner's copy says April", me),
+        ("resend", "INV-0985", "it came back", me),
+        ("void", "INV-0033", "issued twice", "Grace"),
+        ("delete", "INV-0985", "not owed", "Grace"),
+    ]
+    assert run["parameters"]["actions"][0]["changes"] == {"due_date": "2023-04-01"}
+    undo(world)
+    assert (world.invoice("INV-0985"), world.invoice("INV-0033")) == (past, other)
 
 
 def stage(world: World, facility: uuid.UUID, number: str, *, week: int = 1, total: int = 10_000) -> None:

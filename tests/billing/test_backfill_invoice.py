@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import uuid
 
 import psycopg
 import pytest
-from psycopg import errors
+from psycopg.types.json import Jsonb
 
 from runner.errors import translate
-from tests.billing.world import World, line
+from tests.billing.world import Line, World, line
 
 
 def refusal(world: World, *args: object, **kwargs: object) -> psycopg.Error:
@@ -127,8 +128,65 @@ def test_issue_date_and_due_date_are_both_required(world: World, missing: str) -
 )
 def test_rules_about_a_row_are_constraints(world: World, number: str, kwargs: dict[str, object], rule: str) -> None:
     error = refusal(world, world.facility(), number, **kwargs)
-    assert isinstance(error, errors.CheckViolation)
-    assert error.diag.constraint_name == rule
+    assert (error.sqlstate, error.diag.constraint_name) == ("BF302", rule)
+    assert f"invoice '{number}' cannot be backfilled, it breaks the rule: {rule.replace('_', ' ')}" in str(error)
+    assert f"total {kwargs.get('total', 10_000)} cents" in str(error.diag.message_detail)
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ({"amount_cents": 10_000}, "its lines must be an array"),
+        ([5], "line 1 is 5, no object"),
+        ([line(9_000), {"amount_cents": 1_000}], "line 2 has no description"),
+        ([{"description": "x"}], "line 1 has no amount_cents"),
+    ],
+)
+def test_lines_that_are_none_are_named(world: World, lines: list[Line], said: str) -> None:
+    error = refusal(world, world.facility(), "INV-0985", lines=lines)
+    assert (error.sqlstate, said in str(error)) == ("BF302", True), error
+    with pytest.raises(psycopg.Error, match=said) as caught, world.conn.transaction():
+        world.row(
+            "select * from billing.create_facility_invoice(%s, %s, '2024-01-01', '2024-01-07', %s)",
+            world.company, world.value("select id from billing.facilities"), Jsonb(lines),
+        )  # fmt: skip
+    assert caught.value.sqlstate == "BF302"
+    assert world.next_number == 1
+
+
+def test_a_contractor_of_another_company_is_refused_everywhere(world: World) -> None:
+    stranger = World.create(world.conn).contractor("S. Stranger")
+    facility = world.facility()
+    foreign = [line(10_000, contractor_id=str(stranger))]
+    said = f"line 1 names contractor {stranger}, whom the company does not have"
+    assert said in str(refusal(world, facility, "INV-0985", lines=foreign))
+    made = world.backfill(facility, "INV-0985")
+    for call in (
+        "select billing.correct_invoice(%(invoice)s, jsonb_build_object('lines', %(lines)s::jsonb), 'why')",
+        "select billing.create_facility_invoice(%(company)s, %(facility)s, '2024-01-01', '2024-01-07', %(lines)s)",
+    ):
+        with pytest.raises(psycopg.Error, match=said), world.conn.transaction():
+            world.conn.execute(
+                call.encode(),
+                {"invoice": made["id"], "company": world.company, "facility": facility, "lines": Jsonb(foreign)},
+            )
+
+
+def test_an_unknown_company_or_facility_is_named(world: World) -> None:
+    nowhere = uuid.uuid4()
+    assert f"there is no facility {nowhere}" in str(refusal(world, nowhere, "INV-0985"))
+    facility = world.facility()
+    assert f"there is no company {nowhere}" in str(refusal(World(world.conn, nowhere), facility, "INV-0985"))
+
+
+def test_a_number_that_a_correction_gave_is_said_to_be_a_backfilled_ones(world: World) -> None:
+    facility = world.facility()
+    made = world.backfill(facility, "INV-0985")
+    world.conn.execute(
+        "select billing.correct_invoice(%s, '{\"invoice_number\": \"INV-0986\"}', 'typing error')", [made["id"]]
+    )
+    said = str(refusal(world, facility, "INV-0986", week=2))
+    assert "INV-0986 is taken by another backfilled invoice (sent): period_start is 2023-01-02, here 2023-01-09" in said
 
 
 def test_a_second_active_invoice_for_facility_and_period_is_refused(world: World) -> None:

@@ -130,6 +130,23 @@ def test_a_check_without_facility_pays_nothing_and_is_not_lost(world: World, hil
     assert (world.unapplied(check), world.reviews(check)) == (10_000, {"INV-0814": "the check names no facility"})
 
 
+def test_a_check_that_came_before_the_catalogue_is_no_question_once_it_pays(world: World) -> None:
+    facility = world.facility()
+    check = world.check(None, 12_000, "INV-0985", "INV-4711")
+    assert world.allocate(check) == {}
+    world.conn.execute("update billing.check_payments set facility_id = %s where id = %s", [facility, check])
+    assert world.allocate(check) == {}
+    none = "no invoice of the facility has this number"
+    assert world.reviews(check) == {"INV-0985": none, "INV-4711": none}
+    seen = world.rows("select *, xmin::text from billing.check_reference_reviews order by reference")
+    assert world.allocate(check) == {}  # the same again changes nothing
+    assert world.rows("select *, xmin::text from billing.check_reference_reviews order by reference") == seen
+    world.backfill(facility, "INV-0985", week=2)
+    world.backfill(facility, "INV-0984", week=1)
+    assert world.allocate(check) == {"INV-0985": 10_000, "INV-0984": 2_000}
+    assert world.reviews(check) == {"INV-4711": none}
+
+
 def test_drafts_and_void_invoices_are_not_paid(world: World) -> None:
     facility = world.facility()
     world.forward(facility)

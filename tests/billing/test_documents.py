@@ -11,10 +11,12 @@ from typing import Any
 import fsspec
 import psycopg
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from runner.errors import DocumentStoreError, RejectsError
 from runner.load_invoices import load_invoices
 from runner.settings import Settings
+from tests.acceptance.story import run
 from tests.billing.test_load_invoices import row, write
 from tests.billing.world import World
 
@@ -102,8 +104,32 @@ def test_a_dry_run_looks_and_stores_nothing(
     load_invoices(settings, catalogue)
     again = load_invoices(into(settings, tmp_path / "store"), catalogue, originals=originals, dry_run=True).documents
     assert again is not None
-    assert len(again.failed) == 2
+    assert again.missing == ("INV-1: INV-1.pdf is no PDF", "INV-2: there is no INV-2.pdf")
     assert not (tmp_path / "store").exists()
+
+
+def test_originals_that_are_missing_are_named_each_time_and_may_be_allowed(
+    office: World, settings: Settings, catalogue: Path, originals: Path, tmp_path: Path
+) -> None:
+    (originals / "INV-1.pdf").write_bytes(b"<html>")
+    (originals / "INV-2.pdf").unlink()
+    (tmp_path / "runner.toml").write_text(f'[loaders.invoices]\ndocuments = "{tmp_path / "store"}"\n')
+    config = str(tmp_path / "runner.toml")
+    words = ("load", "invoices", str(catalogue), "--documents", str(originals), "--config", config)
+    url = settings.conninfo
+    assert "2 of 4 source rows cannot be taken" in run(url, *words, code=3).text
+    wanting = "2 missing: put them into"
+    assert wanting in run(url, *words, "--allow-rejects", "2").text  # what is allowed is no failure
+    for more in ((), ("--dry-run",)):
+        again = run(url, *words, *more, code=3).text
+        assert "catalogue.csv was loaded before" in again
+        assert wanting in again
+        assert "INV-1: INV-1.pdf is no PDF INV-2: there is no INV-2.pdf" in again
+    (originals / "INV-1.pdf").write_bytes(PDF)
+    assert "Originals: 1 stored, 0 found in the store, 0 failed 1 missing" in run(url, *words, code=3).text
+    (originals / "INV-2.pdf").write_bytes(PDF)
+    assert "missing" not in run(url, *words).text
+    assert office.value("select count(*) from staging.invoice_documents") == 2
 
 
 def test_an_original_in_the_store_is_never_overwritten(
@@ -118,6 +144,31 @@ def test_an_original_in_the_store_is_never_overwritten(
     assert "another document is at" in done.failed[0]
     assert other.read_bytes() == b"%PDF-another"
     assert office.value("select count(*) from staging.invoice_documents") == 1
+
+
+def test_what_reads_back_otherwise_does_not_count_and_is_not_left_behind(
+    office: World, settings: Settings, catalogue: Path, originals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_file = LocalFileSystem.put_file
+
+    def lossy(self: Any, source: str, target: str, **more: Any) -> None:
+        put_file(self, source, target, **more)
+        if "INV-1" in target:
+            Path(target).write_bytes(PDF)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalFileSystem, "put_file", lossy)
+        done = load_invoices(into(settings, tmp_path / "store"), catalogue, originals=originals).documents
+    assert done is not None
+    assert done.stored == 1
+    assert "INV-1: read back from" in done.failed[0]
+    office.conn.execute("select from backfill.run('invoices')")
+    facility = office.value("select id from billing.facilities")
+    assert paths(office) == [None, f"{facility}/INV-2.pdf"]
+    again = load_invoices(into(settings, tmp_path / "store"), catalogue, originals=originals).documents
+    assert again is not None
+    assert (again.stored, again.failed) == (1, ())
+    assert paths(office) == [f"{facility}/INV-1.pdf", f"{facility}/INV-2.pdf"]
 
 
 def test_interrupted_it_goes_on(

@@ -31,6 +31,22 @@ def test_a_number_above_9999_is_not_cut(conn: psycopg.Connection) -> None:
     assert world.forward(world.facility())["invoice_number"] == "INV-12345"
 
 
+def test_a_company_without_settings_goes_on_after_its_highest_number(world: World) -> None:
+    facility = world.facility()
+    for week, number in enumerate(("INV-0041", "INV-0007"), 1):
+        world.conn.execute(
+            "insert into billing.invoices"
+            " (company_id, facility_id, invoice_number, period_start, period_end, total_cents)"
+            " values (%s, %s, %s, '2024-01-01', %s, 0)",
+            [world.company, facility, number, week_of(60 + week)[1]],
+        )
+    world.conn.execute("delete from billing.settings where company_id = %s", [world.company])
+    assert world.forward(facility, week=70)["invoice_number"] == "INV-0042"
+    world.conn.execute("delete from billing.settings where company_id = %s", [world.company])
+    world.backfill(facility, "INV-0009", week=1)
+    assert world.next_number == 43
+
+
 def test_a_rolled_back_number_is_given_again(world: World) -> None:
     facility = world.facility()
     with world.conn.transaction(force_rollback=True):

@@ -13,6 +13,7 @@ import pytest
 from runner.errors import RejectsError, UsageError
 from runner.load_invoices import load_invoices
 from runner.settings import Settings
+from tests.acceptance.story import run
 from tests.billing.world import World
 
 HEADER = "Number,Client,From,To,Date,Due,Total,Notes\n"
@@ -86,6 +87,16 @@ def test_the_same_file_again_is_a_no_op(office: World, settings: Settings, tmp_p
     assert office.value("select count(*) from backfill.backfill_log") == runs
 
 
+def test_what_was_left_out_then_comes_in_a_file_of_its_own(office: World, settings: Settings, tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", row("INV-1"), row("INV-2", "Seaside", week=8))
+    run(settings.conninfo, "load", "invoices", str(path), "--allow-rejects", "1")
+    office.facility("Seaside")
+    said = run(settings.conninfo, "load", "invoices", str(path)).text
+    assert "a.csv was loaded before 1 rejects were left out then: load what you have mended from a file" in said
+    run(settings.conninfo, "load", "invoices", str(write(tmp_path, "b.csv", row("INV-2", "Seaside", week=8))))
+    assert len(staged(office)) == 2
+
+
 def test_a_number_loaded_before_with_another_payload_names_the_fields(
     office: World, settings: Settings, tmp_path: Path
 ) -> None:
@@ -103,6 +114,68 @@ def test_a_number_given_twice(office: World, settings: Settings, tmp_path: Path,
     assert staged(office) == ({"INV-1": 10_000, "INV-2": 10_000} if first_wins else {"INV-2": 10_000})
     said = "INV-1 is on line 2 already, which goes first" if first_wins else "INV-1 is on lines 2 and 4"
     assert set(reasons(office)) == {said}
+
+
+@pytest.mark.parametrize("first_wins", [False, True])
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_row_that_cannot_be_read_gives_its_number_all_the_same(
+    office: World, settings: Settings, tmp_path: Path, first_wins: bool, order: int
+) -> None:
+    """Which of the two is right? Nobody takes the readable one in the stead of the other."""
+    rows = [row("INV-1", due=""), row("INV-1", total="5.00")][::order]
+    path = write(tmp_path, "a.csv", *rows, row("INV-2", week=8))
+    load_invoices(settings, path, first_wins=first_wins, allow_rejects=2)
+    readable_goes_first = first_wins and order == -1
+    assert staged(office) == ({"INV-1": 500, "INV-2": 10_000} if readable_goes_first else {"INV-2": 10_000})
+    said = "INV-1 is on line 2 already, which goes first" if first_wins else "INV-1 is on lines 2 and 3"
+    expected = {"due_date is missing"} | (set() if readable_goes_first else {said})
+    assert set(reasons(office)) == expected
+
+
+def test_a_row_of_somebody_else_takes_no_number_away(office: World, settings: Settings, tmp_path: Path) -> None:
+    theirs = row("INV-1", "The agency").replace(",\n", ",not ours\n")
+    path = write(tmp_path, "a.csv", theirs, row("INV-1", total="5.00"))
+    load_invoices(settings, path, allow_rejects=1)
+    assert staged(office) == {"INV-1": 500}
+    assert reasons(office) == ["it is marked as not the company's: 'not ours'"]
+    assert office.value("select payload ->> 'number' from backfill.reject") == "INV-1"
+
+
+def test_a_file_without_a_row_is_refused(office: World, settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"a\.csv has a header and no row: there is nothing to load"):
+        load_invoices(settings, write(tmp_path, "a.csv", "\n"))
+    assert office.value("select count(*) from staging.file") == 0
+
+
+def test_a_byte_that_postgresql_cannot_hold_is_a_reject_with_its_line(
+    office: World, settings: Settings, tmp_path: Path
+) -> None:
+    path = write(tmp_path, "a.csv", row("INV-1"), row("INV-\0002", week=8))
+    load_invoices(settings, path, allow_rejects=1)
+    assert staged(office) == {"INV-1": 10_000}
+    assert office.rows("select line, reason from backfill.reject") == [
+        {"line": 3, "reason": "it holds a NUL byte, which no text in PostgreSQL can"}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("alias", "said"),
+    [
+        (",Hillside\n", "its client is missing"),
+        ("the hill,\n", "the facility of the hill is missing"),
+        ("the hill,Nowhere\n", "there is no facility Nowhere: give its name in billing.facilities, or its id"),
+        ("the hill\n", "1 cells where the header has 2"),
+    ],
+)
+def test_an_alias_that_means_nothing_is_a_reject(
+    office: World, settings: Settings, tmp_path: Path, alias: str, said: str
+) -> None:
+    aliases = write(tmp_path, "aliases.csv", alias, "the lake,Lakeview\n", header="Client,Facility\n")
+    load_invoices(settings, write(tmp_path, "a.csv", row("INV-1", "the lake")), aliases=aliases, allow_rejects=1)
+    assert office.rows("select source, line, reason from backfill.reject") == [
+        {"source": "aliases.csv", "line": 2, "reason": said}
+    ]
+    assert office.rows("select alias from billing.facility_aliases") == [{"alias": "the lake"}]
 
 
 def test_aliases_say_who_is_meant_and_are_kept(office: World, settings: Settings, tmp_path: Path) -> None:
@@ -192,7 +265,9 @@ def test_where_there_are_several_companies_one_is_named(office: World, settings:
     path = write(tmp_path, "a.csv", row("INV-1"))
     with pytest.raises(UsageError, match="there are 2 companies"):
         load_invoices(settings, path)
-    with pytest.raises(UsageError, match="there is no company Nobody"):
+    with pytest.raises(
+        UsageError, match=r"there is no company Nobody in billing\.companies; there are, for example, 'Exa"
+    ):
         load_invoices(settings, path, company="Nobody")
     load_invoices(replace(settings, loaders={"invoices": {"company": str(other.company)}}), path)
     assert office.value("select company_id from staging.invoices") == other.company

@@ -163,6 +163,36 @@ def test_undoing_the_undo_brings_the_run_back_and_can_be_undone(item: psycopg.Co
     assert images(item, "item") == before
 
 
+def test_the_log_says_what_stands_however_often_the_last_undo_is_undone(item: psycopg.Connection) -> None:
+    before = images(item, "item")
+    runs = [done(item, "update item set cents = 1")]
+    after = images(item, "item")
+    for depth in range(1, 6):
+        assert reverse(item, runs[-1]) == {"restored": 6}
+        runs.append(value(item, "select run_id from backfill.backfill_log where reverses = %s", [runs[-1]]))
+        assert images(item, "item") == (before if depth % 2 else after)
+        log = dict(rows(item, "select run_id, (status, reversed_by) from backfill.backfill_log"))
+        for place, run_id in enumerate(runs):
+            by = None if (depth - place) % 2 == 0 else str(runs[place + 1])
+            assert log[run_id] == ("reversed" if by else "succeeded", by), (depth, place)
+
+
+def test_an_old_undo_can_be_undone_after_its_run_was_undone_again(item: psycopg.Connection) -> None:
+    before = images(item, "item")
+    first = done(item, "update item set cents = 1")
+    after = images(item, "item")
+    reverse(item, first)
+    old = value(item, "select reversed_by from backfill.backfill_log where run_id = %s", [first])
+    reverse(item, old)
+    again = value(item, "select reversed_by from backfill.backfill_log where run_id = %s", [old])
+    reverse(item, first)
+    assert reverse(item, again) == {"already original": 6}
+    assert images(item, "item") == before
+    assert reverse(item, old) == {"restored": 6}
+    assert images(item, "item") == after
+    assert value(item, "select status from backfill.backfill_log where run_id = %s", [first]) == "succeeded"
+
+
 def test_trying_an_undo_leaves_nothing(item: psycopg.Connection) -> None:
     run_id = done(item, "update item set cents = 1")
     state = images(item, "item", "backfill.backfill_log")
