@@ -251,6 +251,7 @@ begin
             security definer
             set search_path = pg_catalog, pg_temp
             set work_mem = '64MB'
+            set hash_mem_multiplier = 4  -- one run at a time: up to a million rows are packed without going to disk
             set jit = off
             set timezone = 'UTC'
             set datestyle = 'ISO, YMD'
