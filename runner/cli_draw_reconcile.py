@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
@@ -39,8 +41,13 @@ def draw_reconciliation(found: Reconciliation, out: Console) -> None:
         money(sum(c.db_cents for c in found.classes)),
     )
     out.print(table("class", ">lines", ">ledger", ">invoices", ">database", rows=[*rows, total]))
-    for finding in found.findings:
-        out.print(f"  {finding['class']}: [dim]{_row({k: v for k, v in finding.items() if k != 'class'})}[/]")
+    if found.findings:
+        out.print("\nFindings, a sample of each class")
+        out.print(table("class", ">line", "entry", "invoice", "in the ledger", "in the database", rows=(
+            (f["class"], f.get("line", ""), f.get("ledger_id", ""), f.get("ledger_number") or f.get("db_number", ""),
+             _side(f, "ledger"), _side(f, "db"))
+            for f in found.findings
+        )))  # fmt: skip
     if found.comparison_id is not None:
         out.print(f"\nKept as comparison {found.comparison_id} in backfill.comparison_finding.")
     out.print(
@@ -52,6 +59,15 @@ def draw_reconciliation(found: Reconciliation, out: Console) -> None:
 
 def _class(name: str, rows: int) -> Text:
     return Text(name, "red" if rows and name not in NO_FINDING else "")
+
+
+def _side(finding: dict[str, Any], side: str) -> str:
+    """What one side has of that in which the two differ; the amount where nothing else does."""
+    field = finding["class"].removesuffix(" differs")
+    if field in ("date", "status"):
+        return str(finding.get(f"{side}_{field}", ""))
+    cents = finding.get(f"{side}_cents")
+    return "" if cents is None else f"{money(cents)} {finding.get(f'{side}_currency') or '(no currency)'}"
 
 
 def _row(row: dict[str, object]) -> str:
