@@ -6,6 +6,7 @@ begin
     end if;
 end;
 $do$;
+drop function staging.forget_files(text, text[]);
 drop function staging.analyze_tables(regclass[]);
 drop function backfill.ensure_run(text, jsonb);
 drop function backfill.note_action(jsonb);

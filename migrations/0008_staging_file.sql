@@ -59,6 +59,23 @@ comment on function backfill.ensure_run(text, jsonb) is
 'For functions that a person calls: opens a manual run where none is open (true: the caller finishes it), else joins the open one, whose log keeps title
 and subject where a person opened it.';
 
+create function staging.forget_files(p_loader text, p_sha256 text[]) returns void
+language plpgsql volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if backfill.open_run() is null then
+        raise exception 'no run is open in this transaction: a loaded file is not forgotten without a trace' using errcode = 'BF001',
+            hint = 'To take a load back: select * from backfill.reverse_run(run), with the run_id of staging.file.';
+    end if;
+    delete from staging.file where loader = p_loader and sha256 = any (p_sha256);
+end;
+$$;
+
+comment on function staging.forget_files(text, text[]) is
+'Takes files that are rejected as a whole off the list of loaded ones, in the open run, so that they can come again.';
+
 create function staging.analyze_tables(variadic p_tables regclass[]) returns void
 language plpgsql volatile
 security definer
@@ -84,6 +101,7 @@ revoke execute on all functions in schema staging from public;
 do $do$
 begin
     perform backfill.grant_to('backfill_operator', 'execute on function staging.analyze_tables(regclass[])');
+    perform backfill.grant_to('backfill_operator', 'execute on function staging.forget_files(text, text[])');
     perform backfill.track('staging.file', '{loader,name}', null);
     perform backfill.grant_to('backfill_auditor', 'usage on schema staging');
     perform backfill.grant_to('backfill_auditor', 'select on staging.file');

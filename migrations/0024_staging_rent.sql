@@ -71,7 +71,5 @@ begin
         'select on staging.rent_history, staging.rent_history_share, staging.electricity_bill');
     perform backfill.grant_to('backfill_operator',
         'insert on staging.rent_history, staging.rent_history_share, staging.electricity_bill');
-    -- A file that is rejected as a whole is taken off the list of loaded ones, so that it can come again.
-    perform backfill.grant_to('backfill_operator', 'delete on staging.file');
 end;
 $do$;

@@ -29,7 +29,7 @@ def _fill(landing: Landing) -> None:
             bills, bad = parse(read_bills(file.path))
         except BillFileError as exc:
             landing.reject([Reject(file.name, file.sha256[:12], None, str(exc))])
-            landing.conn.execute("delete from staging.file where loader = %s and sha256 = %s", [LOADER, file.sha256])
+            landing.conn.execute("select staging.forget_files(%s, %s)", [LOADER, [file.sha256]])
             continue
         landing.copy(
             "staging.electricity_bill",

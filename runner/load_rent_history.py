@@ -129,10 +129,7 @@ def _fill(landing: Landing, accept: frozenset[str]) -> list[LoadedSnapshot]:
     )
     landing.rows = rows
     landing.reject(Reject(file.name, file.sha256[:12], None, reason) for file, reason in rejected)
-    landing.conn.execute(
-        "delete from staging.file where loader = %s and sha256 = any(%s)",
-        [LOADER, [file.sha256 for file, _ in rejected]],
-    )
+    landing.conn.execute("select staging.forget_files(%s, %s)", [LOADER, [file.sha256 for file, _ in rejected]])
     highest = {period: max(v for p, v in known if p == period) for period, _ in known}
     return [
         LoadedSnapshot(s.name, s.period, s.version, s.version == highest[s.period], suspicions, s.remarks)

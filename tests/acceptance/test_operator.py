@@ -56,6 +56,13 @@ def test_it_writes_no_table_of_an_application_or_of_the_audit(operator: str) -> 
     assert sql(operator, "select has_table_privilege('backfill.reject', 'update, delete, truncate')") == [(False,)]
 
 
+def test_it_does_not_make_a_loaded_file_forgotten_without_a_trace(operator: str) -> None:
+    assert sql(operator, "select has_table_privilege('staging.file', 'update, delete, truncate')") == [(False,)]
+    with pytest.raises(psycopg.Error, match="no run is open") as refused:
+        sql(operator, "select staging.forget_files('ledger', array['a'])")
+    assert refused.value.sqlstate == "BF001"
+
+
 def test_migrations_are_the_owners(empty_database_url: str, operator: str) -> None:
     parts = psycopg.conninfo.conninfo_to_dict(operator)
     refused = run(make_conninfo(empty_database_url, user=parts["user"]), "apply", "--yes", code=1)
