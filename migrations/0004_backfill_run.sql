@@ -56,7 +56,8 @@ begin
             case when v_money is null then 'null::bigint' else format(
                 -- Where a whole pack left the column alone, b is null and the difference is zero.
                 'coalesce(sum(case when operation = ''U'' and b%1$s is null then 0 else '
-                'coalesce((select sum(v) from unnest(a%1$s) as v), 0) - coalesce((select sum(v) from unnest(b%1$s) as v), 0) end), 0)::bigint',
+                'coalesce((select sum(v) from (select unnest(a%1$s) as v) as x), 0) '
+                '- coalesce((select sum(v) from (select unnest(b%1$s) as v) as x), 0) end), 0)::bigint',
                 v_money) end,
             v_table.pack_name)
         into inserted, updated, deleted, cents using p_run;
@@ -83,7 +84,7 @@ declare
     v_table backfill.tracked;
     v_operation "char";
     v_unnest text;
-    v_names text;
+    v_had text;
     v_values text;
     v_before boolean[];
     v_after boolean[];
@@ -105,23 +106,23 @@ begin
             into v_before, v_after using p_run, v_operation;
             continue when array_position(v_before || v_after, true) is null;
             -- Of an update it is the key and what changed, from what to what: the rest is as it was and would only cost time.
-            select string_agg('p.' || s.side || s.i, ', ' order by s.side, s.i),
-                string_agg(s.side || s.i, ', ' order by s.side, s.i),
+            select string_agg(format('unnest(p.%1$s%2$s) as %1$s%2$s', s.side, s.i), ', ' order by s.side, s.i),
+                string_agg(distinct format('p.b%1$s is not null as had%1$s', s.i), ', '),
                 -- "Now" differs between a rehearsal and its apply; the moment the run began counts as equal.
                 string_agg(case s.stored
                     when 'timestamp with time zone' then format('case when %1$s = $2 then ''-infinity'' else %1$s end', s.value)
                     when 'timestamp without time zone' then format('case when %1$s = $3 then ''-infinity'' else %1$s end', s.value)
                     else s.value end || s.told, ', ' order by s.name collate "C", s.side)
-            into v_unnest, v_names, v_values
+            into v_unnest, v_had, v_values
             from (
                 select c.name, c.stored, c.i, d.side,
                     case when v_operation <> 'U' or c.name = any(v_table.key_columns) and d.side = 'a' then format('u.%s%s', d.side, c.i)
                         -- A pack without the array before left the column alone in all its rows.
-                        else format('case when p.b%1$s is not null and u.b%1$s is distinct from u.a%1$s then u.%2$s%1$s end', c.i, d.side)
+                        else format('case when u.had%1$s and u.b%1$s is distinct from u.a%1$s then u.%2$s%1$s end', c.i, d.side)
                     end as value,
                     -- A second value tells a change from null, or to null, from none.
                     case when v_operation = 'U' and d.side = 'b'
-                        then format(', p.b%1$s is not null and u.b%1$s is distinct from u.a%1$s', c.i) else '' end as told
+                        then format(', u.had%1$s and u.b%1$s is distinct from u.a%1$s', c.i) else '' end as told
                 from unnest(v_table.columns, v_table.stored_types) with ordinality as c (name, stored, i)
                 cross join (values ('a'), ('b')) as d (side)
                 where case when v_operation = 'U' then v_before[c.i] or c.name = any(v_table.key_columns) and d.side = 'a'
@@ -130,8 +131,8 @@ begin
             -- A record's hash is linear in those of its columns: without hashing it once more, two rows that
             -- exchange an amount would add up to the same.
             execute format('select format(''%%s %%s %%s'', $4, count(*), sum(hashint8extended(hash_record_extended(row(%s), 0), 0))) '
-                'from backfill_audit.%I as p cross join lateral unnest(%s) as u (%s) where p.run_id = $1 and p.operation = $4',
-                v_values, v_table.pack_name, v_unnest, v_names)
+                'from (select %s, %s from backfill_audit.%I as p where p.run_id = $1 and p.operation = $4) as u',
+                v_values, v_unnest, v_had, v_table.pack_name)
             into v_part using p_run, v_log.started_at, v_log.started_at at time zone v_log.time_zone, v_operation;
             v_parts := v_parts || format('%s: %s;', v_table.table_name, v_part);
         end loop;

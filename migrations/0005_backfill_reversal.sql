@@ -654,9 +654,10 @@ begin
     into v_fits
     from unnest(v_columns) as i
     where p_table.types[i] like '%(%' and (v_operation = 'D' or i = any (v_changed));
-    select format('backfill_audit.%I as p cross join lateral unnest(%s, %s) as r (%s, %s) where p.run_id = %L', p_table.pack_name,
-        string_agg(format('p.b%s', i), ', ' order by i), string_agg(format('p.a%s', i), ', ' order by i),
-        string_agg(format('b%s', i), ', ' order by i), string_agg(format('a%s', i), ', ' order by i), p_run)
+    -- Unnested in the select list, rows stream; in FROM, each array would be kept in a store of its own first.
+    select format('(select %s, %s from backfill_audit.%I as p where p.run_id = %L) as r where true',
+        string_agg(format('unnest(p.b%1$s) as b%1$s, unnest(p.a%1$s) as a%1$s', i), ', ' order by i),
+        string_agg(format('p.b%1$s is null as left%1$s', i), ', ' order by i), p_table.pack_name, p_run)
     into v_unnest
     from unnest(v_columns) as i;
     if v_operation = 'D' then
@@ -674,7 +675,7 @@ begin
                     from unnest(p_table.key_columns) with ordinality as k (name, i)),
                 (select string_agg(format('r.a%s', i), ', ' order by i) from unnest(v_columns) as i)
                     || coalesce(', ' || (select string_agg(format(
-                        'case when p.b%1$s is null then r.a%1$s else r.b%1$s end as b%1$s', i), ', ' order by i)
+                        'case when r.left%1$s then r.a%1$s else r.b%1$s end as b%1$s', i), ', ' order by i)
                         from unnest(v_changed) as i), ''),
                 v_unnest || case when v_operation = 'U' then ' and ' || v_fits else '' end),
             backfill.key_join(p_table), backfill.same_image(p_table, v_columns, 'a'),
@@ -720,13 +721,13 @@ begin
         if v_key is null then  -- the run did not know any column of it
             v_key := array[array_position(v_table.columns, v_table.key_columns[1])];
         end if;
-        return query execute format('select %L::text, concat_ws('' / '', %s), ''restored'' from backfill_audit.%I as p '
-            'cross join lateral unnest(%s) as r (%s) where p.run_id = $1',
+        return query execute format('select %L::text, concat_ws('' / '', %s), ''restored'' from ('
+            'select %s from backfill_audit.%I as p where p.run_id = $1) as r',
             v_table.table_name,
             (select string_agg(format('v%s::text', i), ', ' order by k) from unnest(v_key) with ordinality as x (i, k)),
-            v_table.pack_name,
-            (select string_agg(format('case when p.operation = ''D'' then p.b%1$s else p.a%1$s end', i), ', ' order by k) from unnest(v_key) with ordinality as x (i, k)),
-            (select string_agg(format('v%s', i), ', ' order by k) from unnest(v_key) with ordinality as x (i, k)))
+            (select string_agg(format('unnest(case when p.operation = ''D'' then p.b%1$s else p.a%1$s end) as v%1$s', i), ', ')
+                from (select distinct i from unnest(v_key) as i) as x),
+            v_table.pack_name)
         using p_run;
     end loop;
 end;
