@@ -224,7 +224,9 @@ as $$
 declare
     v_key record;
     v_child backfill.tracked;
+    v_columns integer[] := backfill.image_columns(p_run, p_table);
     v_locked boolean := false;
+    v_leaving text;
     v_going text;
     v_children text;
     v_count bigint;
@@ -237,16 +239,24 @@ begin
                 join pg_attribute as r on r.attrelid = c.confrelid and r.attnum = k.there) as joined,
             (select array_agg(a.attname::text) from pg_attribute as a
                 where a.attrelid = c.conrelid and a.attnum = any (c.conkey)) as referring,
+            (select array_agg(array_position(p_table.columns, a.attname::text)) from pg_attribute as a
+                where a.attrelid = c.confrelid and a.attnum = any (c.confkey) and a.attname <> all (p_table.key_columns)) as referred,
             (select string_agg(format('c.%I', a.attname), ', ') from unnest(coalesce(
                     (select x.indkey::int2[] from pg_index as x where x.indrelid = c.conrelid and x.indisprimary), c.conkey)) as k (here)
                 join pg_attribute as a on a.attrelid = c.conrelid and a.attnum = k.here) as named
         from pg_constraint as c
         where c.contype = 'f' and c.confrelid = p_table.table_name::regclass and c.conparentid = 0
     loop
-        if not v_locked then  -- who would refer to such a row from now on has to wait
+        -- A row that goes, or that is referred to by another column than its key, which turns back to what it was.
+        select coalesce('(not u.has_before or ' || string_agg(format('t.%I::%s is distinct from u.b%s',
+            p_table.columns[i], p_table.stored_types[i], i), ' or ') || ')', 'not u.has_before')
+        into v_leaving
+        from unnest(v_key.referred) as i
+        where i = any (v_columns);
+        if not v_locked or v_leaving <> 'not u.has_before' then  -- who would refer to such a row from now on has to wait
             execute format('select count(*) from (select from %s as t join pg_temp.%I as u on %s '
-                'where u.result = ''restored'' and not u.has_before for update of t) as locked',
-                p_table.table_name, p_undo, backfill.key_join(p_table));
+                'where u.result = ''restored'' and %s for update of t) as locked',
+                p_table.table_name, p_undo, backfill.key_join(p_table), v_leaving);
             v_locked := true;
         end if;
         -- A child that the reversal itself removes, or turns back to another parent, is none of somebody else.
@@ -264,13 +274,14 @@ begin
             from (
                 select concat_ws(' / ', %s) as named, row_number() over () as place
                 from %s as c join %s as t on %s join pg_temp.%I as u on %s
-                where u.result = 'restored' and not u.has_before %s
+                where u.result = 'restored' and %s %s
             ) as x$sql$,
-            v_key.named, v_key.child, p_table.table_name, v_key.joined, p_undo, backfill.key_join(p_table), v_going)
+            v_key.named, v_key.child, p_table.table_name, v_key.joined, p_undo, backfill.key_join(p_table), v_leaving, v_going)
         into v_count, v_children;
         if v_count > 0 then
-            raise exception 'run % cannot be reversed: % rows of % refer to rows of % that would be removed: %',
-                p_run, v_count, v_key.child, p_table.table_name, v_children
+            raise exception 'run % cannot be reversed: % rows of % refer to rows of % that would be %: %',
+                p_run, v_count, v_key.child, p_table.table_name,
+                case when v_leaving = 'not u.has_before' then 'removed' else 'removed or given another key' end, v_children
                 using errcode = 'BF005', hint = 'Remove or undo those first; a reversal never cascades.';
         end if;
     end loop;
@@ -278,7 +289,7 @@ end;
 $$;
 
 comment on function backfill.refuse_children(uuid, backfill.tracked, text) is
-'Refuses (BF005) to remove rows that rows written by somebody else refer to, whatever the foreign key would do.';
+'Refuses (BF005) to remove rows, or to turn a key of theirs back, that rows written by somebody else refer to, whatever the foreign key would do.';
 
 create function backfill.undo_statement(
     p_run uuid, p_table backfill.tracked, p_undo text, p_kind text, p_after text default 'true'
@@ -397,6 +408,9 @@ begin
         v_counts := v_counts || format('(select count(*) from step_%s)', v_step.n);
         v_after := format('(select count(*) from step_%s) >= 0', v_step.n);
     end loop;
+    if v_parts = '{}' then
+        return;
+    end if;
     -- Counted from what came back: a command's tag does not count right everywhere.
     execute format('with %s select array[%s]', array_to_string(v_parts, ', '), array_to_string(v_counts, ', ')) into v_done;
     for v_step in
@@ -577,25 +591,37 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform backfill.finish_run();
-    update backfill.backfill_log set status = 'reversed', reversed_by = p_reversal where run_id = p_reversed.run_id;
-    -- The undoing of an undo brings the first run back, the undoing of that takes it away again, and so on down the chain.
-    with recursive chain as (
-        select r.run_id, r.reverses, true as stands, null::uuid as reversed_by
-        from backfill.backfill_log as r where r.run_id = p_reversed.reverses
+    -- The run that was first, its undos, theirs, and so on: every second generation puts the same in place, or takes
+    -- it away. So what stands now is what is of this reversal's generation or an even number away, and nothing else.
+    with recursive upward as (
+        select p_reversed.run_id, p_reversed.reverses
         union all
-        select r.run_id, r.reverses, not c.stands, case when c.stands then c.run_id end
-        from chain as c
-        join backfill.backfill_log as r on r.run_id = c.reverses
+        select r.run_id, r.reverses
+        from upward as u
+        join backfill.backfill_log as r on r.run_id = u.reverses
+    ),
+    family as (
+        select u.run_id, 0 as generation from upward as u where u.reverses is null
+        union all
+        select r.run_id, f.generation + 1
+        from family as f
+        join backfill.backfill_log as r on r.reverses = f.run_id
+    ),
+    judged as (
+        select f.run_id, (f.generation - o.generation) % 2 = 0 as stands
+        from family as f
+        join family as o on o.run_id = p_reversal
     )
     update backfill.backfill_log as l
-    set status = case when not c.stands then 'reversed' when l.errors = '[]' then 'succeeded' else 'partial' end,
-        reversed_by = c.reversed_by
-    from chain as c
-    where l.run_id = c.run_id and (l.status = 'reversed') = c.stands;
+    set status = case when not j.stands then 'reversed' when l.errors = '[]' then 'succeeded' else 'partial' end,
+        reversed_by = case when not j.stands then coalesce((
+            select r.run_id from backfill.backfill_log as r where r.reverses = l.run_id order by r.completed_at desc limit 1), p_reversal) end
+    from judged as j
+    where l.run_id = j.run_id and (l.status = 'reversed') = j.stands;
 end;
 $$;
 
-comment on function backfill.finish_reversal(backfill.backfill_log, uuid) is 'Closes a reversal, and marks what it undid.';
+comment on function backfill.finish_reversal(backfill.backfill_log, uuid) is 'Closes a reversal, and marks what it undid and what it brought back: a run and every second undo of the chain stand together.';
 
 create function backfill.may_undo_at_once(p_run uuid, p_table backfill.tracked) returns boolean
 language plpgsql stable
@@ -754,10 +780,7 @@ declare
     v_table backfill.tracked;
     v_undo text;
     v_reversal uuid;
-    v_left jsonb;
-    v_again jsonb;
-    v_step jsonb;
-    v_rewrite boolean;
+    v_steps jsonb;
     v_error text;
     v_detail text;
     v_at_once boolean;
@@ -797,7 +820,7 @@ begin
             return query select * from backfill.undone_rows(p_run);
             return;
         exception
-            when foreign_key_violation or unique_violation or exclusion_violation or sqlstate 'BF005' then
+            when integrity_constraint_violation or sqlstate 'BF005' then
                 null;
         end;
     end if;
@@ -811,45 +834,31 @@ begin
         perform backfill.refuse_children(p_run, v_table, 'undo_' || md5(v_table.table_name));
     end loop;
 
-    -- Rows come back parents first and go away children first: the order in which the run wrote, backwards.
-    -- Where that is not enough (a key that the run gave to another row), a step that fails is tried again
-    -- after the others, until nothing moves any more.
-    select coalesce(jsonb_agg(jsonb_build_object('table', s.table_name, 'kind', s.kind) order by s.place, s.wrote desc), '[]') into v_left
+    -- All of it is one statement, in the order in which the run wrote, backwards: by the time foreign keys are checked,
+    -- or act, at its end, each row is where it was, and none is left that they could take along.
+    select coalesce(jsonb_agg(jsonb_build_object('table', s.table_name, 'kind', s.kind) order by s.wrote desc), '[]') into v_steps
     from (
-        select t.table_name, k.kind, k.place, backfill.first_statement(p_run, t.pack_name) as wrote
+        select t.table_name, k.kind, backfill.first_statement(p_run, t.pack_name) as wrote
         from backfill.undo_tables(p_run) as t
-        cross join (values ('insert', 1), ('update', 2), ('delete', 3)) as k (kind, place)
+        cross join (values ('insert'), ('update'), ('delete')) as k (kind)
         where backfill.undo_wanted('undo_' || md5(t.table_name), k.kind) > 0
     ) as s;
-    while v_left <> '[]' loop
-        v_again := '[]';
-        for v_step in select * from jsonb_array_elements(v_left) loop
-            begin
-                perform backfill.undo_steps(p_run, jsonb_build_array(v_step));
+    begin
+        perform backfill.undo_steps(p_run, v_steps);
+    exception
+        when integrity_constraint_violation then
+            get stacked diagnostics v_error = message_text, v_detail = pg_exception_detail;
+            begin  -- rows that exchange a unique key
+                if not backfill.may_rewrite(array(select x ->> 'table' from jsonb_array_elements(v_steps) as x)) then
+                    raise integrity_constraint_violation;
+                end if;
+                perform backfill.undo_steps(p_run, v_steps, true);
             exception
-                when foreign_key_violation or unique_violation or exclusion_violation then
-                    v_again := v_again || v_step;
+                when integrity_constraint_violation then
+                    raise exception 'run % cannot be reversed: %', p_run, v_error
+                        using errcode = 'BF005', detail = v_detail, hint = 'Nothing was changed.';
             end;
-        end loop;
-        if v_again = v_left then  -- rows that refer to each other, or exchange a unique key: all at once
-            foreach v_rewrite in array array[false, true] loop
-                begin
-                    perform backfill.undo_steps(p_run, v_left, v_rewrite);
-                    v_again := '[]';
-                    exit;
-                exception
-                    when foreign_key_violation or unique_violation or exclusion_violation then
-                        get stacked diagnostics v_error = message_text, v_detail = pg_exception_detail;
-                        exit when not backfill.may_rewrite(array(select x ->> 'table' from jsonb_array_elements(v_left) as x));
-                end;
-            end loop;
-            if v_again <> '[]' then
-                raise exception 'run % cannot be reversed: %', p_run, v_error
-                    using errcode = 'BF005', detail = v_detail, hint = 'Nothing was changed.';
-            end if;
-        end if;
-        v_left := v_again;
-    end loop;
+    end;
     for v_table in select * from backfill.undo_tables(p_run) loop
         perform backfill.refuse_different(p_run, v_table, 'undo_' || md5(v_table.table_name));
     end loop;
