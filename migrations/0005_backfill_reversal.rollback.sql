@@ -8,6 +8,7 @@ drop function backfill.reversal_preview(uuid);
 drop function backfill.undo_rows(uuid);
 drop function backfill.undo_tables(uuid);
 drop function backfill.refuse_conflicts(uuid, backfill.tracked, text);
+drop function backfill.later_runs(uuid, backfill.tracked, text);
 drop function backfill.may_rewrite(text[]);
 drop function backfill.refuse_different(uuid, backfill.tracked, text);
 drop function backfill.undo_steps(uuid, jsonb, boolean);

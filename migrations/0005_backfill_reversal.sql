@@ -240,14 +240,15 @@ begin
             (select array_agg(a.attname::text) from pg_attribute as a
                 where a.attrelid = c.conrelid and a.attnum = any (c.conkey)) as referring,
             (select array_agg(array_position(p_table.columns, a.attname::text)) from pg_attribute as a
-                where a.attrelid = c.confrelid and a.attnum = any (c.confkey) and a.attname <> all (p_table.key_columns)) as referred,
+                where a.attrelid = c.confrelid and a.attnum = any (c.confkey) and a.attname <> all (p_table.key_columns)
+                    and c.confupdtype in ('c', 'n', 'd')) as referred,
             (select string_agg(format('c.%I', a.attname), ', ') from unnest(coalesce(
                     (select x.indkey::int2[] from pg_index as x where x.indrelid = c.conrelid and x.indisprimary), c.conkey)) as k (here)
                 join pg_attribute as a on a.attrelid = c.conrelid and a.attnum = k.here) as named
         from pg_constraint as c
         where c.contype = 'f' and c.confrelid = p_table.table_name::regclass and c.conparentid = 0
     loop
-        -- A row that goes, or that is referred to by another column than its key, which turns back to what it was.
+        -- A row that goes, or whose other key turns back to what it was where that would carry its children along.
         select coalesce('(not u.has_before or ' || string_agg(format('t.%I::%s is distinct from u.b%s',
             p_table.columns[i], p_table.stored_types[i], i), ' or ') || ')', 'not u.has_before')
         into v_leaving
@@ -472,6 +473,68 @@ $$;
 comment on function backfill.may_rewrite(text[]) is
 'May rows of these tables be taken out and put back in one statement? Not where a foreign key would act on it.';
 
+create function backfill.later_runs(p_run uuid, p_table backfill.tracked, p_undo text) returns text
+language plpgsql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_later uuid[];
+    v_wrote uuid[];
+    v_rows bigint;
+    v_all bigint;
+    v_listed text;
+begin
+    -- What stands since. An undo of something that is later itself only took that back.
+    select array_agg(l.run_id) into v_later
+    from backfill.backfill_log as o
+    join backfill.backfill_log as l on l.status <> 'reversed' and coalesce(l.completed_at, 'infinity') > o.completed_at
+    where o.run_id = p_run and l.run_id <> backfill.open_run() and not exists (
+        select from backfill.backfill_log as r where r.run_id = l.reverses and r.completed_at > o.completed_at);
+    select format($sql$
+        select array_agg(distinct e.run_id), count(distinct c.ctid), (select count(*) from pg_temp.%1$I where result in ('changed since', 'missing'))
+        from (
+            select p.run_id, %3$s from backfill_audit.%2$I as p cross join lateral unnest(%4$s) as r (%5$s)
+            where p.run_id = any ($1) and p.operation <> 'D'
+            union all
+            select p.run_id, %6$s from backfill_audit.%2$I as p cross join lateral unnest(%4$s) as r (%5$s)
+            where p.run_id = any ($1) and p.operation <> 'I'
+        ) as e
+        join pg_temp.%1$I as c on %7$s
+        where c.result in ('changed since', 'missing')$sql$,
+        p_undo, p_table.pack_name,
+        string_agg(format('r.a%s as k%s', k.i, k.place), ', ' order by k.place),
+        string_agg(format('p.b%1$s, p.a%1$s', k.i), ', ' order by k.place),
+        string_agg(format('b%1$s, a%1$s', k.i), ', ' order by k.place),
+        string_agg(format('case when p.b%1$s is null then r.a%1$s else r.b%1$s end', k.i), ', ' order by k.place),
+        string_agg(format('c.k%1$s = e.k%1$s', k.place), ' and ' order by k.place))
+    into v_listed
+    from (
+        select array_position(p_table.columns, c.name) as i, c.place
+        from unnest(p_table.key_columns) with ordinality as c (name, place)
+    ) as k;
+    execute v_listed into v_wrote, v_rows, v_all using v_later;
+    if v_rows = 0 then
+        return null;
+    end if;
+    select string_agg(format('%s (%s)', x.run_id, concat_ws(', ', x.backfill, x.actions, case when x.status = 'running' then 'still running' end)),
+        ', ' order by x.place) filter (where x.place <= 10)
+        || case when count(*) > 10 then format(' and %s more', count(*) - 10) else '' end
+    into v_listed
+    from (
+        select l.run_id, l.backfill, l.status, row_number() over (order by l.completed_at desc) as place,
+            (select string_agg(distinct a ->> 'action', ', ') from jsonb_array_elements(l.parameters -> 'actions') as a) as actions
+        from backfill.backfill_log as l
+        where l.run_id = any (v_wrote)
+    ) as x;
+    return format('Later runs that wrote these rows, to be reversed first: %s', v_listed)
+        || case when v_rows < v_all then format('. %s of the rows were changed outside a run.', v_all - v_rows) else '' end;
+end;
+$$;
+
+comment on function backfill.later_runs(uuid, backfill.tracked, text) is
+'For the refusal of a reversal: the runs since, the last first, that wrote one of the rows in its way, with their titles and actions; null = none did.';
+
 create function backfill.refuse_conflicts(p_run uuid, p_table backfill.tracked, p_undo text) returns void
 language plpgsql volatile
 security invoker
@@ -489,30 +552,26 @@ begin
     end if;
     execute format($sql$
         select count(*) filter (where u.result in ('changed since', 'missing')), count(*),
-            string_agg(format('%%s %%s: %%s%%s', %L::text, %s, u.result, ' (' || %s || ')'), e'\n')
+            string_agg(format('%%s %%s: %%s%%s', %L::text, %s, u.result, ' (' || nullif(array_to_string(d.names[1:10], ', '), '')
+                || case when cardinality(d.names) > 10 then format(' and %%s more', cardinality(d.names) - 10) else '' end || ')'), e'\n')
                 filter (where u.place <= 10 and u.result in ('changed since', 'missing'))
         from (select *, row_number() over (partition by result in ('changed since', 'missing')) as place from pg_temp.%I) as u
-        left join %s as t on %s and u.result = 'changed since' and u.place <= 10$sql$,
-        p_table.table_name, backfill.undo_keys(p_table, v_columns),
-        (select format('nullif(concat_ws('', '', %s), '''')', string_agg(format(
+        left join %s as t on %s and u.result = 'changed since' and u.place <= 10
+        cross join lateral (select array_remove(array[%s], null)) as d (names)$sql$,
+        p_table.table_name, backfill.undo_keys(p_table, v_columns), p_undo, p_table.table_name, backfill.key_join(p_table),
+        (select string_agg(format(
                 'case when u.has_after and t.%1$I is not null and not (%2$s) then %3$L end', p_table.key_columns[1],
-                backfill.same_image(p_table, array[i], 'a'), p_table.columns[i]), ', ' order by i))
-            from unnest(v_columns) as i),
-        p_undo, p_table.table_name, backfill.key_join(p_table))
+                backfill.same_image(p_table, array[i], 'a'), p_table.columns[i]), ', ' order by i)
+            from unnest(v_columns) as i))
     into v_count, v_all, v_listed;
     raise exception 'run % cannot be reversed: % of % rows of % are no longer what it left', p_run, v_count, v_all, p_table.table_name
-        using errcode = 'BF005', detail = v_listed, hint = coalesce(
-            'Later runs on this table, to be reversed first: ' || (
-                select string_agg(format('%s (%s)', l.run_id, l.backfill), ', ' order by l.started_at desc)
-                from backfill.backfill_log as l
-                where l.status in ('succeeded', 'partial') and l.metrics -> 'tables' ? p_table.table_name and l.mode <> 'reversal'
-                    and l.started_at > (select o.started_at from backfill.backfill_log as o where o.run_id = p_run)),
+        using errcode = 'BF005', detail = v_listed, hint = coalesce(backfill.later_runs(p_run, p_table, p_undo),
             'Somebody changed them outside a run. All of them: select * from backfill.reversal_preview(run);');
 end;
 $$;
 
 comment on function backfill.refuse_conflicts(uuid, backfill.tracked, text) is
-'Refuses (BF005), naming the first rows and the columns that differ, where rows are no longer what the run left.';
+'Refuses (BF005), naming the first rows, up to ten columns that differ, and the runs to be reversed first, where rows are no longer what the run left.';
 
 create function backfill.undo_tables(p_run uuid) returns setof backfill.tracked
 language plpgsql stable

@@ -127,6 +127,59 @@ def test_a_later_run_is_named(item: psycopg.Connection) -> None:
     assert images(item, "item") == before
 
 
+def test_only_runs_that_wrote_the_rows_in_the_way_are_named(item: psycopg.Connection) -> None:
+    before = images(item, "item")
+    first = done(item, "update item set cents = 0 where id <= 2", "insert into item values (9, 'n9', 9)")
+    with run(item, "elsewhere"):
+        do(item, "update item set cents = 1 where id = 5", "delete from item where id = 6")
+    with run(item, "moved") as moved:
+        do(item, "update item set id = 20 where id = 1")
+    with run(item, "undone again") as undone:
+        do(item, "update item set cents = 7 where id = 2")
+    reverse(item, undone)
+    with run(item, "moving day") as joined:
+        value(item, "select backfill.ensure_run('n9 is dearer', '{\"why\": \"index\"}')")
+        do(item, "update item set cents = 10 where id = 9")
+    do(item, "update item set cents = 8 where id = 2")
+    item.commit()
+    said = refuses(item, first)
+    named = f"to be reversed first: {joined} (moving day, n9 is dearer), {moved} (moved). 1 of the rows were changed outside"
+    assert named in said
+    assert "elsewhere" not in said
+    assert "undone again" not in said
+    for later in (joined, moved):
+        assert reverse(item, later)["restored"] > 0
+    assert "Somebody changed them outside a run" in refuses(item, first)
+    do(item, "update item set cents = 0 where id = 2")
+    assert reverse(item, first) == {"restored": 3}
+    do(item, "update item set cents = 500 where id = 5", "insert into item values (6, 'n6', 600)")
+    assert images(item, "item") == before
+
+
+def test_a_later_undo_and_a_later_run_of_the_same_transaction_are_named(item: psycopg.Connection) -> None:
+    """Both share the start of their transaction; and an undo of something older is what stands in the way."""
+    older = done(item, "update item set cents = 1 where id = 1")
+    do(item, "update item set cents = 5 where id = 1")
+    item.commit()
+    first = value(item, "select backfill.begin_run('first')")
+    do(item, "update item set cents = 6 where id in (1, 2)", "select backfill.finish_run()")
+    with run(item, "second") as second:
+        do(item, "update item set cents = 7 where id = 2")
+    do(item, "update item set cents = 1 where id = 1")
+    reverse(item, older)
+    undo = value(item, "select reversed_by from backfill.backfill_log where run_id = %s", [older])
+    assert f"reversed first: {undo} (a correction), {second} (second)" in refuses(item, first)
+
+
+def test_ten_columns_are_named_and_the_others_counted(conn: psycopg.Connection) -> None:
+    names = [f"c{i}" for i in range(13)]
+    make(conn, f"create table wide (id integer primary key, {', '.join(f'{n} integer' for n in names)})", "wide")
+    run_id = done(conn, "insert into wide values (1)")
+    do(conn, "update wide set " + ", ".join(f"{n} = 1" for n in names))
+    conn.commit()
+    assert f"wide 1: changed since ({', '.join(names[:10])} and 3 more)" in refuses(conn, run_id)
+
+
 def test_a_reversal_is_a_run(item: psycopg.Connection) -> None:
     run_id = done(item, "update item set cents = 1 where id = 1")
     item.execute("select * from backfill.reverse_run(%s, 'a person')", [run_id])

@@ -83,9 +83,7 @@ def test_a_rule_made_since_that_the_old_rows_break_makes_it_refuse(conn: psycopg
 
 
 @pytest.mark.parametrize("action", ["cascade", "set null", "no action"])
-def test_a_key_that_others_refer_to_by_now_is_not_turned_back_below_them(
-    conn: psycopg.Connection, action: str
-) -> None:
+def test_a_key_that_others_refer_to_by_now_is_not_turned_back_below_them(conn: psycopg.Connection, action: str) -> None:
     """By another column than the primary key: a foreign key that acts would change rows of somebody else."""
     make(
         conn,
@@ -101,12 +99,29 @@ def test_a_key_that_others_refer_to_by_now_is_not_turned_back_below_them(
     do(conn, "insert into child values (2, 'new')")
     conn.commit()
     meanwhile = images(conn, "parent", "child", "backfill.backfill_log")
-    with pytest.raises(psycopg.Error, match="1 rows of public.child refer to rows of public.parent") as caught:
+    with pytest.raises(psycopg.Error) as caught:
         reverse(conn, run_id)
     conn.rollback()
     assert caught.value.sqlstate == "BF005"
+    named = "1 rows of public.child refer to rows of public.parent that would be removed or given another key: 2"
+    assert ("(code)=(new) is still referenced" if action == "no action" else named) in refused(caught)
     assert images(conn, "parent", "child", "backfill.backfill_log") == meanwhile
     do(conn, "delete from child where id = 2")
+    assert reverse(conn, run_id) == {"restored": 2}
+    assert images(conn, "parent", "child") == before
+
+
+def test_a_key_that_goes_back_to_its_first_owner_keeps_its_children(conn: psycopg.Connection) -> None:
+    make(
+        conn,
+        """create table parent (id integer primary key, code text unique);
+        create table child (id integer primary key, code text references parent (code) deferrable initially deferred)""",
+        "parent",
+    )
+    do(conn, "insert into parent values (1, 'old'), (2, null)", "insert into child values (1, 'old')")
+    conn.commit()
+    before = images(conn, "parent", "child")
+    run_id = done(conn, "update parent set code = null where id = 1", "update parent set code = 'old' where id = 2")
     assert reverse(conn, run_id) == {"restored": 2}
     assert images(conn, "parent", "child") == before
 
