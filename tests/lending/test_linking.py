@@ -141,7 +141,9 @@ def test_a_link_that_joins_an_open_run_keeps_its_reason_there(book: Book) -> Non
     book.rows("select * from backfill.finish_run()")
     assert links(book) == {"M-1": 9, "M-2": 8}
     (run,) = book.rows("select * from backfill.backfill_log where backfill = 'moving day'")
-    actions = [(a["action"], a["mortgage"], a["schedule"], a["override_mismatch"]) for a in run["parameters"]["actions"]]
+    actions = [
+        (a["action"], a["mortgage"], a["schedule"], a["override_mismatch"]) for a in run["parameters"]["actions"]
+    ]
     assert actions == [
         ("link_schedule", "M-1", 9, "Grace pays for her sister"),
         ("link_schedule", "M-2", 8, "and her sister for her"),
