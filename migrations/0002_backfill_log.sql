@@ -112,7 +112,7 @@ as $$
 begin
     if exists (select from backfill.backfill_log where run_id = new.run_id and status = 'running') then
         raise exception 'run % (%) is still open: nothing was committed', new.run_id, new.backfill
-            using errcode = 'BF001', hint = 'Before commit: select * from backfill.finish_run();';
+            using errcode = 'BF001', hint = 'In one transaction: begin; select backfill.begin_run(''why''); …; select * from backfill.finish_run(); commit;';
     end if;
     return null;
 end;

@@ -19,6 +19,7 @@ drop function backfill.undo_keys(backfill.tracked, integer[]);
 drop function backfill.prepare_undo(uuid, backfill.tracked, text);
 drop function backfill.touched_once(uuid, backfill.tracked);
 drop function backfill.net_effect(backfill.tracked, integer[], text);
+drop function backfill.is_loose(text);
 drop function backfill.same_bytes(backfill.tracked, integer[], text);
 drop function backfill.key_join(backfill.tracked);
 drop function backfill.same_image(backfill.tracked, integer[], text);

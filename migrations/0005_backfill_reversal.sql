@@ -46,9 +46,10 @@ language sql stable
 security invoker
 set search_path = pg_catalog, pg_temp
 as $$
-    -- Typed, so that 1.00 and 1.0 are equal and no setting of the session matters.
+    -- Typed, so that 1.00 and 1.0 are equal and no setting of the session matters; texts are equal by their bytes only,
+    -- whatever the column's collation.
     select string_agg(format(case when p_table.stored_types[i] = 'text'
-        then 't.%I::text is not distinct from u.%s%s' else 't.%I is not distinct from u.%s%s' end,
+        then 't.%I::text collate "C" is not distinct from u.%s%s' else 't.%I is not distinct from u.%s%s' end,
         p_table.columns[i], p_prefix, i), ' and ' order by i)
     from unnest(p_columns) as i;
 $$;
@@ -82,6 +83,12 @@ $$;
 comment on function backfill.same_bytes(backfill.tracked, integer[], text) is
 'As same_image(), but to the byte: 1.00 is not 1.0.';
 
+create function backfill.is_loose(p_type text) returns boolean
+language sql immutable parallel safe
+return p_type in ('numeric', 'real', 'double precision', 'interval', 'jsonb', 'bpchar');
+
+comment on function backfill.is_loose(text) is 'Can equal values of the type differ in their bytes?';
+
 create function backfill.net_effect(p_table backfill.tracked, p_columns integer[], p_event text) returns text
 language sql stable
 security invoker
@@ -106,8 +113,7 @@ as $$
         (select string_agg(format('a%1$s as v%1$s', i), ', ' order by i) from unnest(p_columns) as i),
         (select string_agg(format('v%s', i), ', ' order by i) from unnest(p_columns) as i),
         (select string_agg(format(
-                -- Types whose equal values can differ in their bytes.
-                case when p_table.stored_types[i] in ('numeric', 'real', 'double precision', 'interval', 'jsonb', 'bpchar')
+                case when backfill.is_loose(p_table.stored_types[i])
                     then 'v%1$s, v%1$s::text' else 'v%1$s' end, i), ', ' order by i) from unnest(p_columns) as i),
         string_agg(format('coalesce(o.v%1$s, n.v%1$s) as k%2$s', k.i, k.place), ', ' order by k.place),
         (select string_agg(format('o.v%1$s as b%1$s, n.v%1$s as a%1$s', i), ', ' order by i) from unnest(p_columns) as i),
@@ -689,6 +695,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     return backfill.touched_once(p_run, p_table)
+        -- A column added since is in none of its packs: turned round, they would not keep what the row holds there.
+        and cardinality(backfill.image_columns(p_run, p_table)) = (select count(*) from unnest(p_table.types) as t where t is not null)
         -- Nobody else acts on the rows: no trigger of the application, no foreign key that cascades.
         and not exists (
             select from pg_trigger
@@ -722,6 +730,7 @@ declare
     v_done bigint;
     v_changed integer[];
     v_fits text;
+    v_exact text;
     v_unnest text;
     v_write text;
     v_run uuid := backfill.open_run();
@@ -739,6 +748,11 @@ begin
     into v_fits
     from unnest(v_columns) as i
     where p_table.types[i] like '%(%' and (v_operation = 'D' or i = any (v_changed));
+    -- The packs turned round must say what was there to the byte: 1.0 is what the run left, and 1.00 is what an undo would find.
+    select case when count(*) > 0 then backfill.same_bytes(p_table, array_agg(i), 'a') else 'true' end
+    into v_exact
+    from unnest(v_columns) as i
+    where backfill.is_loose(p_table.stored_types[i]);
     select format('backfill_audit.%I as p cross join lateral unnest(%s, %s) as r (%s, %s) where p.run_id = %L', p_table.pack_name,
         string_agg(format('p.b%s', i), ', ' order by i), string_agg(format('p.a%s', i), ', ' order by i),
         string_agg(format('b%s', i), ', ' order by i), string_agg(format('a%s', i), ', ' order by i), p_run)
@@ -762,7 +776,7 @@ begin
                         'case when p.b%1$s is null then r.a%1$s else r.b%1$s end as b%1$s', i), ', ' order by i)
                         from unnest(v_changed) as i), ''),
                 v_unnest || case when v_operation = 'U' then ' and ' || v_fits else '' end),
-            backfill.key_join(p_table), backfill.same_image(p_table, v_columns, 'a'),
+            backfill.key_join(p_table), backfill.same_image(p_table, v_columns, 'a') || ' and ' || v_exact,
             (select string_agg(format('%I = u.b%s::%s', p_table.columns[i], i, p_table.types[i]), ', ' order by i) from unnest(v_changed) as i))
         into v_write;
     end if;

@@ -437,3 +437,45 @@ def test_history_is_never_rounded(item: psycopg.Connection) -> None:
             },
         )
     ]
+
+
+def test_a_column_added_since_comes_back_when_the_undo_is_undone(item: psycopg.Connection) -> None:
+    """The run never knew it: the undo has to keep what the row held there by then."""
+    run_id = done(item, "insert into item values (8, 'n8', 8), (9, 'n9', 9)")
+    changed = done(item, "update item set cents = 5 where id = 1")
+    do(item, "alter table item add column note text", "update item set note = 'mine ' || id")
+    item.commit()
+    before = images(item, "item")
+    for undone, count in ((run_id, 2), (changed, 1)):
+        assert reverse(item, undone) == {"restored": count}
+        undo = value(item, "select reversed_by from backfill.backfill_log where run_id = %s", [undone])
+        assert reverse(item, undo) == {"restored": count}
+        assert images(item, "item") == before
+
+
+def test_an_undo_keeps_the_bytes_that_it_found(conn: psycopg.Connection) -> None:
+    """1.00 is the 1.0 that the run left, and the undo of the undo brings 1.00 back."""
+    make(conn, "create table rate (id integer primary key, rate numeric, span interval, data jsonb)", "rate")
+    do(conn, "insert into rate values (1, 1, '0', '0')")
+    inserted = done(conn, "insert into rate values (2, 1.0, '30 days', '{\"a\": 1.0}')")
+    updated = done(conn, "update rate set rate = 1.0, span = '30 days', data = '{\"a\": 1.0}' where id = 1")
+    do(conn, "update rate set rate = 1.00, span = '1 month', data = '{\"a\": 1.00}'")
+    conn.commit()
+    before = images(conn, "rate")
+    for undone in (inserted, updated):
+        assert reverse(conn, undone) == {"restored": 1}
+        undo = value(conn, "select reversed_by from backfill.backfill_log where run_id = %s", [undone])
+        assert reverse(conn, undo) == {"restored": 1}
+        assert images(conn, "rate") == before
+
+
+def test_another_spelling_is_a_change_whatever_the_collation_says(conn: psycopg.Connection) -> None:
+    try:
+        do(conn, "create collation either_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
+    except psycopg.errors.FeatureNotSupported:
+        pytest.skip("this server was built without ICU")
+    make(conn, "create table person (id integer primary key, name text collate either_case)", "person")
+    run_id = done(conn, "insert into person values (1, 'ada')")
+    do(conn, "update person set name = 'Ada'")
+    conn.commit()
+    assert "public.person 1: changed since (name)" in refuses(conn, run_id)
