@@ -349,6 +349,20 @@ def test_a_column_dropped_since_makes_it_refuse(item: psycopg.Connection) -> Non
     assert "changed since (name)" in refuses(item, run_id)
 
 
+def test_another_primary_key_since(item: psycopg.Connection) -> None:
+    """One that the images hold serves as well; one that they do not makes it refuse."""
+    before = images(item, "item")
+    run_id = done(item, "update item set cents = 0 where id = 1", "update item set cents = cents + 1 where id = 1")
+    do(item, "alter table item drop constraint item_pkey, add primary key (name)")
+    item.commit()
+    assert reverse(item, run_id) == {"restored": 1}
+    assert images(item, "item") == before
+    again = done(item, "update item set cents = 0 where id = 1")
+    do(item, "alter table item drop constraint item_pkey, add column uid serial primary key")
+    item.commit()
+    assert "the primary key of public.item is another one now" in refuses(item, again)
+
+
 def test_a_table_dropped_since_makes_it_refuse(item: psycopg.Connection) -> None:
     make(item, "create table other (id integer primary key)", "other")
     run_id = done(item, "insert into other values (1)", "update item set cents = 1")
