@@ -51,6 +51,7 @@ create table backfill.backfill_log (
 create index backfill_log_status on backfill.backfill_log (status, started_at);
 create index backfill_log_backfill on backfill.backfill_log (backfill, started_at);
 create index backfill_log_subject on backfill.backfill_log using gin (subject jsonb_path_ops);
+create index backfill_log_reverses on backfill.backfill_log (reverses) where reverses is not null;
 
 comment on table backfill.backfill_log is 'One row for each run. Append-only: a finished run changes only by being reversed.';
 comment on column backfill.backfill_log.run_id is 'Names the run everywhere: runner log RUN, backfill.reverse_run(RUN).';
@@ -68,7 +69,7 @@ comment on column backfill.backfill_log.time_zone is 'Session time zone of the r
 comment on column backfill.backfill_log.started_at is 'Transaction time at which the run began.';
 comment on column backfill.backfill_log.completed_at is 'When it ended; null while it runs.';
 comment on column backfill.backfill_log.reverses is 'The run that this reversal undid.';
-comment on column backfill.backfill_log.reversed_by is 'The reversal that undid this run.';
+comment on column backfill.backfill_log.reversed_by is 'The reversal that undid this run, or that undid what had brought it back.';
 
 create function backfill.refuse_change() returns trigger
 language plpgsql volatile
@@ -111,7 +112,7 @@ as $$
 begin
     if exists (select from backfill.backfill_log where run_id = new.run_id and status = 'running') then
         raise exception 'run % (%) is still open: nothing was committed', new.run_id, new.backfill
-            using errcode = 'BF001', hint = 'Before commit: select * from backfill.finish_run();';
+            using errcode = 'BF001', hint = 'In one transaction: begin; select backfill.begin_run(''why''); …; select * from backfill.finish_run(); commit;';
     end if;
     return null;
 end;

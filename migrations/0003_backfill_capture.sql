@@ -311,7 +311,8 @@ begin
         when c.relpersistence = 'u' then 'it is unlogged: a crash empties it without a trace'
         when not exists (select from pg_index where indrelid = c.oid and indisprimary)
             then 'it has no primary key, so that a changed row could not be found again'
-        when c.relnatts > 750 then 'it has more than 750 columns, and a pack needs two for each'
+        when (select count(*) from pg_attribute where attrelid = c.oid and attnum > 0 and not attisdropped) > 160
+            then 'it has more than 160 columns: where an update changes all of them, its pack would not fit a page'
     end into v_why
     from pg_class as c
     join pg_namespace as n on n.oid = c.relnamespace

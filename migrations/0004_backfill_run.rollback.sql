@@ -11,4 +11,5 @@ drop function backfill.start_run(text, jsonb, jsonb, text, text, boolean, uuid);
 drop function backfill.run_digest(uuid);
 drop function backfill.run_totals(uuid);
 drop function backfill.control_totals();
+drop function backfill.in_reversal();
 drop function backfill.take_lock();

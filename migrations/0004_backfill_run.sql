@@ -14,6 +14,19 @@ $$;
 comment on function backfill.take_lock() is
 'One run at a time in a database. Waits as long as lock_timeout says; released at the end of the transaction.';
 
+create function backfill.in_reversal() returns boolean
+language sql stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select exists (
+        select from backfill.backfill_log
+        where run_id = backfill.open_run() and mode = 'reversal' and status = 'running'
+    );
+$$;
+
+comment on function backfill.in_reversal() is 'Is the run that is open in this transaction the reversal of another?';
+
 create function backfill.control_totals()
 returns table (table_name text, row_count bigint, cents bigint)
 language plpgsql stable

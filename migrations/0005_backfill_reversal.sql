@@ -46,9 +46,10 @@ language sql stable
 security invoker
 set search_path = pg_catalog, pg_temp
 as $$
-    -- Typed, so that 1.00 and 1.0 are equal and no setting of the session matters.
+    -- Typed, so that 1.00 and 1.0 are equal and no setting of the session matters; texts are equal by their bytes only,
+    -- whatever the column's collation.
     select string_agg(format(case when p_table.stored_types[i] = 'text'
-        then 't.%I::text is not distinct from u.%s%s' else 't.%I is not distinct from u.%s%s' end,
+        then 't.%I::text collate "C" is not distinct from u.%s%s' else 't.%I is not distinct from u.%s%s' end,
         p_table.columns[i], p_prefix, i), ' and ' order by i)
     from unnest(p_columns) as i;
 $$;
@@ -82,6 +83,12 @@ $$;
 comment on function backfill.same_bytes(backfill.tracked, integer[], text) is
 'As same_image(), but to the byte: 1.00 is not 1.0.';
 
+create function backfill.is_loose(p_type text) returns boolean
+language sql immutable parallel safe
+return p_type in ('numeric', 'real', 'double precision', 'interval', 'jsonb', 'bpchar');
+
+comment on function backfill.is_loose(text) is 'Can equal values of the type differ in their bytes?';
+
 create function backfill.net_effect(p_table backfill.tracked, p_columns integer[], p_event text) returns text
 language sql stable
 security invoker
@@ -106,8 +113,7 @@ as $$
         (select string_agg(format('a%1$s as v%1$s', i), ', ' order by i) from unnest(p_columns) as i),
         (select string_agg(format('v%s', i), ', ' order by i) from unnest(p_columns) as i),
         (select string_agg(format(
-                -- Types whose equal values can differ in their bytes.
-                case when p_table.stored_types[i] in ('numeric', 'real', 'double precision', 'interval', 'jsonb', 'bpchar')
+                case when backfill.is_loose(p_table.stored_types[i])
                     then 'v%1$s, v%1$s::text' else 'v%1$s' end, i), ', ' order by i) from unnest(p_columns) as i),
         string_agg(format('coalesce(o.v%1$s, n.v%1$s) as k%2$s', k.i, k.place), ', ' order by k.place),
         (select string_agg(format('o.v%1$s as b%1$s, n.v%1$s as a%1$s', i), ', ' order by i) from unnest(p_columns) as i),
@@ -224,7 +230,9 @@ as $$
 declare
     v_key record;
     v_child backfill.tracked;
+    v_columns integer[] := backfill.image_columns(p_run, p_table);
     v_locked boolean := false;
+    v_leaving text;
     v_going text;
     v_children text;
     v_count bigint;
@@ -237,16 +245,25 @@ begin
                 join pg_attribute as r on r.attrelid = c.confrelid and r.attnum = k.there) as joined,
             (select array_agg(a.attname::text) from pg_attribute as a
                 where a.attrelid = c.conrelid and a.attnum = any (c.conkey)) as referring,
+            (select array_agg(array_position(p_table.columns, a.attname::text)) from pg_attribute as a
+                where a.attrelid = c.confrelid and a.attnum = any (c.confkey) and a.attname <> all (p_table.key_columns)
+                    and c.confupdtype in ('c', 'n', 'd')) as referred,
             (select string_agg(format('c.%I', a.attname), ', ') from unnest(coalesce(
                     (select x.indkey::int2[] from pg_index as x where x.indrelid = c.conrelid and x.indisprimary), c.conkey)) as k (here)
                 join pg_attribute as a on a.attrelid = c.conrelid and a.attnum = k.here) as named
         from pg_constraint as c
         where c.contype = 'f' and c.confrelid = p_table.table_name::regclass and c.conparentid = 0
     loop
-        if not v_locked then  -- who would refer to such a row from now on has to wait
+        -- A row that goes, or whose other key turns back to what it was where that would carry its children along.
+        select coalesce('(not u.has_before or ' || string_agg(format('t.%I::%s is distinct from u.b%s',
+            p_table.columns[i], p_table.stored_types[i], i), ' or ') || ')', 'not u.has_before')
+        into v_leaving
+        from unnest(v_key.referred) as i
+        where i = any (v_columns);
+        if not v_locked or v_leaving <> 'not u.has_before' then  -- who would refer to such a row from now on has to wait
             execute format('select count(*) from (select from %s as t join pg_temp.%I as u on %s '
-                'where u.result = ''restored'' and not u.has_before for update of t) as locked',
-                p_table.table_name, p_undo, backfill.key_join(p_table));
+                'where u.result = ''restored'' and %s for update of t) as locked',
+                p_table.table_name, p_undo, backfill.key_join(p_table), v_leaving);
             v_locked := true;
         end if;
         -- A child that the reversal itself removes, or turns back to another parent, is none of somebody else.
@@ -264,13 +281,14 @@ begin
             from (
                 select concat_ws(' / ', %s) as named, row_number() over () as place
                 from %s as c join %s as t on %s join pg_temp.%I as u on %s
-                where u.result = 'restored' and not u.has_before %s
+                where u.result = 'restored' and %s %s
             ) as x$sql$,
-            v_key.named, v_key.child, p_table.table_name, v_key.joined, p_undo, backfill.key_join(p_table), v_going)
+            v_key.named, v_key.child, p_table.table_name, v_key.joined, p_undo, backfill.key_join(p_table), v_leaving, v_going)
         into v_count, v_children;
         if v_count > 0 then
-            raise exception 'run % cannot be reversed: % rows of % refer to rows of % that would be removed: %',
-                p_run, v_count, v_key.child, p_table.table_name, v_children
+            raise exception 'run % cannot be reversed: % rows of % refer to rows of % that would be %: %',
+                p_run, v_count, v_key.child, p_table.table_name,
+                case when v_leaving = 'not u.has_before' then 'removed' else 'removed or given another key' end, v_children
                 using errcode = 'BF005', hint = 'Remove or undo those first; a reversal never cascades.';
         end if;
     end loop;
@@ -278,7 +296,7 @@ end;
 $$;
 
 comment on function backfill.refuse_children(uuid, backfill.tracked, text) is
-'Refuses (BF005) to remove rows that rows written by somebody else refer to, whatever the foreign key would do.';
+'Refuses (BF005) to remove rows, or to turn a key of theirs back, that rows written by somebody else refer to, whatever the foreign key would do.';
 
 create function backfill.undo_statement(
     p_run uuid, p_table backfill.tracked, p_undo text, p_kind text, p_after text default 'true'
@@ -397,6 +415,9 @@ begin
         v_counts := v_counts || format('(select count(*) from step_%s)', v_step.n);
         v_after := format('(select count(*) from step_%s) >= 0', v_step.n);
     end loop;
+    if v_parts = '{}' then
+        return;
+    end if;
     -- Counted from what came back: a command's tag does not count right everywhere.
     execute format('with %s select array[%s]', array_to_string(v_parts, ', '), array_to_string(v_counts, ', ')) into v_done;
     for v_step in
@@ -458,6 +479,68 @@ $$;
 comment on function backfill.may_rewrite(text[]) is
 'May rows of these tables be taken out and put back in one statement? Not where a foreign key would act on it.';
 
+create function backfill.later_runs(p_run uuid, p_table backfill.tracked, p_undo text) returns text
+language plpgsql volatile
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_later uuid[];
+    v_wrote uuid[];
+    v_rows bigint;
+    v_all bigint;
+    v_listed text;
+begin
+    -- What stands since. An undo of something that is later itself only took that back.
+    select array_agg(l.run_id) into v_later
+    from backfill.backfill_log as o
+    join backfill.backfill_log as l on l.status <> 'reversed' and coalesce(l.completed_at, 'infinity') > o.completed_at
+    where o.run_id = p_run and l.run_id <> backfill.open_run() and not exists (
+        select from backfill.backfill_log as r where r.run_id = l.reverses and r.completed_at > o.completed_at);
+    select format($sql$
+        select array_agg(distinct e.run_id), count(distinct c.ctid), (select count(*) from pg_temp.%1$I where result in ('changed since', 'missing'))
+        from (
+            select p.run_id, %3$s from backfill_audit.%2$I as p cross join lateral unnest(%4$s) as r (%5$s)
+            where p.run_id = any ($1) and p.operation <> 'D'
+            union all
+            select p.run_id, %6$s from backfill_audit.%2$I as p cross join lateral unnest(%4$s) as r (%5$s)
+            where p.run_id = any ($1) and p.operation <> 'I'
+        ) as e
+        join pg_temp.%1$I as c on %7$s
+        where c.result in ('changed since', 'missing')$sql$,
+        p_undo, p_table.pack_name,
+        string_agg(format('r.a%s as k%s', k.i, k.place), ', ' order by k.place),
+        string_agg(format('p.b%1$s, p.a%1$s', k.i), ', ' order by k.place),
+        string_agg(format('b%1$s, a%1$s', k.i), ', ' order by k.place),
+        string_agg(format('case when p.b%1$s is null then r.a%1$s else r.b%1$s end', k.i), ', ' order by k.place),
+        string_agg(format('c.k%1$s = e.k%1$s', k.place), ' and ' order by k.place))
+    into v_listed
+    from (
+        select array_position(p_table.columns, c.name) as i, c.place
+        from unnest(p_table.key_columns) with ordinality as c (name, place)
+    ) as k;
+    execute v_listed into v_wrote, v_rows, v_all using v_later;
+    if v_rows = 0 then
+        return null;
+    end if;
+    select string_agg(format('%s (%s)', x.run_id, concat_ws(', ', x.backfill, x.actions, case when x.status = 'running' then 'still running' end)),
+        ', ' order by x.place) filter (where x.place <= 10)
+        || case when count(*) > 10 then format(' and %s more', count(*) - 10) else '' end
+    into v_listed
+    from (
+        select l.run_id, l.backfill, l.status, row_number() over (order by l.completed_at desc) as place,
+            (select string_agg(distinct a ->> 'action', ', ') from jsonb_array_elements(l.parameters -> 'actions') as a) as actions
+        from backfill.backfill_log as l
+        where l.run_id = any (v_wrote)
+    ) as x;
+    return format('Later runs that wrote these rows, to be reversed first: %s', v_listed)
+        || case when v_rows < v_all then format('. %s of the rows were changed outside a run.', v_all - v_rows) else '' end;
+end;
+$$;
+
+comment on function backfill.later_runs(uuid, backfill.tracked, text) is
+'For the refusal of a reversal: the runs since, the last first, that wrote one of the rows in its way, with their titles and actions; null = none did.';
+
 create function backfill.refuse_conflicts(p_run uuid, p_table backfill.tracked, p_undo text) returns void
 language plpgsql volatile
 security invoker
@@ -475,30 +558,26 @@ begin
     end if;
     execute format($sql$
         select count(*) filter (where u.result in ('changed since', 'missing')), count(*),
-            string_agg(format('%%s %%s: %%s%%s', %L::text, %s, u.result, ' (' || %s || ')'), e'\n')
+            string_agg(format('%%s %%s: %%s%%s', %L::text, %s, u.result, ' (' || nullif(array_to_string(d.names[1:10], ', '), '')
+                || case when cardinality(d.names) > 10 then format(' and %%s more', cardinality(d.names) - 10) else '' end || ')'), e'\n')
                 filter (where u.place <= 10 and u.result in ('changed since', 'missing'))
         from (select *, row_number() over (partition by result in ('changed since', 'missing')) as place from pg_temp.%I) as u
-        left join %s as t on %s and u.result = 'changed since' and u.place <= 10$sql$,
-        p_table.table_name, backfill.undo_keys(p_table, v_columns),
-        (select format('nullif(concat_ws('', '', %s), '''')', string_agg(format(
+        left join %s as t on %s and u.result = 'changed since' and u.place <= 10
+        cross join lateral (select array_remove(array[%s], null)) as d (names)$sql$,
+        p_table.table_name, backfill.undo_keys(p_table, v_columns), p_undo, p_table.table_name, backfill.key_join(p_table),
+        (select string_agg(format(
                 'case when u.has_after and t.%1$I is not null and not (%2$s) then %3$L end', p_table.key_columns[1],
-                backfill.same_image(p_table, array[i], 'a'), p_table.columns[i]), ', ' order by i))
-            from unnest(v_columns) as i),
-        p_undo, p_table.table_name, backfill.key_join(p_table))
+                backfill.same_image(p_table, array[i], 'a'), p_table.columns[i]), ', ' order by i)
+            from unnest(v_columns) as i))
     into v_count, v_all, v_listed;
     raise exception 'run % cannot be reversed: % of % rows of % are no longer what it left', p_run, v_count, v_all, p_table.table_name
-        using errcode = 'BF005', detail = v_listed, hint = coalesce(
-            'Later runs on this table, to be reversed first: ' || (
-                select string_agg(format('%s (%s)', l.run_id, l.backfill), ', ' order by l.started_at desc)
-                from backfill.backfill_log as l
-                where l.status in ('succeeded', 'partial') and l.metrics -> 'tables' ? p_table.table_name and l.mode <> 'reversal'
-                    and l.started_at > (select o.started_at from backfill.backfill_log as o where o.run_id = p_run)),
+        using errcode = 'BF005', detail = v_listed, hint = coalesce(backfill.later_runs(p_run, p_table, p_undo),
             'Somebody changed them outside a run. All of them: select * from backfill.reversal_preview(run);');
 end;
 $$;
 
 comment on function backfill.refuse_conflicts(uuid, backfill.tracked, text) is
-'Refuses (BF005), naming the first rows and the columns that differ, where rows are no longer what the run left.';
+'Refuses (BF005), naming the first rows, up to ten columns that differ, and the runs to be reversed first, where rows are no longer what the run left.';
 
 create function backfill.undo_tables(p_run uuid) returns setof backfill.tracked
 language plpgsql stable
@@ -577,25 +656,37 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform backfill.finish_run();
-    update backfill.backfill_log set status = 'reversed', reversed_by = p_reversal where run_id = p_reversed.run_id;
-    -- The undoing of an undo brings the first run back, the undoing of that takes it away again, and so on down the chain.
-    with recursive chain as (
-        select r.run_id, r.reverses, true as stands, null::uuid as reversed_by
-        from backfill.backfill_log as r where r.run_id = p_reversed.reverses
+    -- The run that was first, its undos, theirs, and so on: every second generation puts the same in place, or takes
+    -- it away. So what stands now is what is of this reversal's generation or an even number away, and nothing else.
+    with recursive upward as (
+        select p_reversed.run_id, p_reversed.reverses
         union all
-        select r.run_id, r.reverses, not c.stands, case when c.stands then c.run_id end
-        from chain as c
-        join backfill.backfill_log as r on r.run_id = c.reverses
+        select r.run_id, r.reverses
+        from upward as u
+        join backfill.backfill_log as r on r.run_id = u.reverses
+    ),
+    family as (
+        select u.run_id, 0 as generation from upward as u where u.reverses is null
+        union all
+        select r.run_id, f.generation + 1
+        from family as f
+        join backfill.backfill_log as r on r.reverses = f.run_id
+    ),
+    judged as (
+        select f.run_id, (f.generation - o.generation) % 2 = 0 as stands
+        from family as f
+        join family as o on o.run_id = p_reversal
     )
     update backfill.backfill_log as l
-    set status = case when not c.stands then 'reversed' when l.errors = '[]' then 'succeeded' else 'partial' end,
-        reversed_by = c.reversed_by
-    from chain as c
-    where l.run_id = c.run_id and (l.status = 'reversed') = c.stands;
+    set status = case when not j.stands then 'reversed' when l.errors = '[]' then 'succeeded' else 'partial' end,
+        reversed_by = case when not j.stands then coalesce((
+            select r.run_id from backfill.backfill_log as r where r.reverses = l.run_id order by r.completed_at desc limit 1), p_reversal) end
+    from judged as j
+    where l.run_id = j.run_id and (l.status = 'reversed') = j.stands;
 end;
 $$;
 
-comment on function backfill.finish_reversal(backfill.backfill_log, uuid) is 'Closes a reversal, and marks what it undid.';
+comment on function backfill.finish_reversal(backfill.backfill_log, uuid) is 'Closes a reversal, and marks what it undid and what it brought back: a run and every second undo of the chain stand together.';
 
 create function backfill.may_undo_at_once(p_run uuid, p_table backfill.tracked) returns boolean
 language plpgsql stable
@@ -604,6 +695,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     return backfill.touched_once(p_run, p_table)
+        -- A column added since is in none of its packs: turned round, they would not keep what the row holds there.
+        and cardinality(backfill.image_columns(p_run, p_table)) = (select count(*) from unnest(p_table.types) as t where t is not null)
         -- Nobody else acts on the rows: no trigger of the application, no foreign key that cascades.
         and not exists (
             select from pg_trigger
@@ -637,6 +730,7 @@ declare
     v_done bigint;
     v_changed integer[];
     v_fits text;
+    v_exact text;
     v_unnest text;
     v_write text;
     v_run uuid := backfill.open_run();
@@ -654,6 +748,11 @@ begin
     into v_fits
     from unnest(v_columns) as i
     where p_table.types[i] like '%(%' and (v_operation = 'D' or i = any (v_changed));
+    -- The packs turned round must say what was there to the byte: 1.0 is what the run left, and 1.00 is what an undo would find.
+    select case when count(*) > 0 then backfill.same_bytes(p_table, array_agg(i), 'a') else 'true' end
+    into v_exact
+    from unnest(v_columns) as i
+    where backfill.is_loose(p_table.stored_types[i]);
     -- Unnested in the select list, rows stream; in FROM, each array would be kept in a store of its own first.
     select format('(select %s, %s from backfill_audit.%I as p where p.run_id = %L) as r where true',
         string_agg(format('unnest(p.b%1$s) as b%1$s, unnest(p.a%1$s) as a%1$s', i), ', ' order by i),
@@ -678,7 +777,7 @@ begin
                         'case when r.left%1$s then r.a%1$s else r.b%1$s end as b%1$s', i), ', ' order by i)
                         from unnest(v_changed) as i), ''),
                 v_unnest || case when v_operation = 'U' then ' and ' || v_fits else '' end),
-            backfill.key_join(p_table), backfill.same_image(p_table, v_columns, 'a'),
+            backfill.key_join(p_table), backfill.same_image(p_table, v_columns, 'a') || ' and ' || v_exact,
             (select string_agg(format('%I = u.b%s::%s', p_table.columns[i], i, p_table.types[i]), ', ' order by i) from unnest(v_changed) as i))
         into v_write;
     end if;
@@ -755,10 +854,7 @@ declare
     v_table backfill.tracked;
     v_undo text;
     v_reversal uuid;
-    v_left jsonb;
-    v_again jsonb;
-    v_step jsonb;
-    v_rewrite boolean;
+    v_steps jsonb;
     v_error text;
     v_detail text;
     v_at_once boolean;
@@ -798,7 +894,7 @@ begin
             return query select * from backfill.undone_rows(p_run);
             return;
         exception
-            when foreign_key_violation or unique_violation or exclusion_violation or sqlstate 'BF005' then
+            when integrity_constraint_violation or sqlstate 'BF005' then
                 null;
         end;
     end if;
@@ -812,45 +908,31 @@ begin
         perform backfill.refuse_children(p_run, v_table, 'undo_' || md5(v_table.table_name));
     end loop;
 
-    -- Rows come back parents first and go away children first: the order in which the run wrote, backwards.
-    -- Where that is not enough (a key that the run gave to another row), a step that fails is tried again
-    -- after the others, until nothing moves any more.
-    select coalesce(jsonb_agg(jsonb_build_object('table', s.table_name, 'kind', s.kind) order by s.place, s.wrote desc), '[]') into v_left
+    -- All of it is one statement, in the order in which the run wrote, backwards: by the time foreign keys are checked,
+    -- or act, at its end, each row is where it was, and none is left that they could take along.
+    select coalesce(jsonb_agg(jsonb_build_object('table', s.table_name, 'kind', s.kind) order by s.wrote desc), '[]') into v_steps
     from (
-        select t.table_name, k.kind, k.place, backfill.first_statement(p_run, t.pack_name) as wrote
+        select t.table_name, k.kind, backfill.first_statement(p_run, t.pack_name) as wrote
         from backfill.undo_tables(p_run) as t
-        cross join (values ('insert', 1), ('update', 2), ('delete', 3)) as k (kind, place)
+        cross join (values ('insert'), ('update'), ('delete')) as k (kind)
         where backfill.undo_wanted('undo_' || md5(t.table_name), k.kind) > 0
     ) as s;
-    while v_left <> '[]' loop
-        v_again := '[]';
-        for v_step in select * from jsonb_array_elements(v_left) loop
-            begin
-                perform backfill.undo_steps(p_run, jsonb_build_array(v_step));
+    begin
+        perform backfill.undo_steps(p_run, v_steps);
+    exception
+        when integrity_constraint_violation then
+            get stacked diagnostics v_error = message_text, v_detail = pg_exception_detail;
+            begin  -- rows that exchange a unique key
+                if not backfill.may_rewrite(array(select x ->> 'table' from jsonb_array_elements(v_steps) as x)) then
+                    raise integrity_constraint_violation;
+                end if;
+                perform backfill.undo_steps(p_run, v_steps, true);
             exception
-                when foreign_key_violation or unique_violation or exclusion_violation then
-                    v_again := v_again || v_step;
+                when integrity_constraint_violation then
+                    raise exception 'run % cannot be reversed: %', p_run, v_error
+                        using errcode = 'BF005', detail = v_detail, hint = 'Nothing was changed.';
             end;
-        end loop;
-        if v_again = v_left then  -- rows that refer to each other, or exchange a unique key: all at once
-            foreach v_rewrite in array array[false, true] loop
-                begin
-                    perform backfill.undo_steps(p_run, v_left, v_rewrite);
-                    v_again := '[]';
-                    exit;
-                exception
-                    when foreign_key_violation or unique_violation or exclusion_violation then
-                        get stacked diagnostics v_error = message_text, v_detail = pg_exception_detail;
-                        exit when not backfill.may_rewrite(array(select x ->> 'table' from jsonb_array_elements(v_left) as x));
-                end;
-            end loop;
-            if v_again <> '[]' then
-                raise exception 'run % cannot be reversed: %', p_run, v_error
-                    using errcode = 'BF005', detail = v_detail, hint = 'Nothing was changed.';
-            end if;
-        end if;
-        v_left := v_again;
-    end loop;
+    end;
     for v_table in select * from backfill.undo_tables(p_run) loop
         perform backfill.refuse_different(p_run, v_table, 'undo_' || md5(v_table.table_name));
     end loop;

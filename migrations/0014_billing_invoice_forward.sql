@@ -61,12 +61,19 @@ language plpgsql volatile
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    v_locked uuid[];
 begin
-    -- Two sessions accruing at once would count the same days twice.
-    perform from billing.invoices as i
-    where i.origin = 'app' and i.status in ('sent', 'partial') and i.due_date < p_as_of and (p_invoice is null or i.id = p_invoice)
-    order by i.id
-    for no key update;
+    -- Two sessions accruing at once would count the same days twice. An invoice that becomes open only now, as by the
+    -- undo of its payment, is not locked by this session: it is left to the next time.
+    select array_agg(l.id) into v_locked
+    from (
+        select i.id
+        from billing.invoices as i
+        where i.origin = 'app' and i.status in ('sent', 'partial') and i.due_date < p_as_of and (p_invoice is null or i.id = p_invoice)
+        order by i.id
+        for no key update
+    ) as l;
     return query
     insert into billing.interest_accruals
         (id, company_id, invoice_id, accrued_from, accrued_through, base_cents, annual_bps, amount_cents)
@@ -78,7 +85,7 @@ begin
         from billing.invoices as i
         join billing.settings as s on s.company_id = i.company_id
         where i.origin = 'app' and i.status in ('sent', 'partial') and i.due_date < p_as_of
-            and i.amount_paid_cents < i.total_cents and (p_invoice is null or i.id = p_invoice)
+            and i.amount_paid_cents < i.total_cents and i.id = any (v_locked)
     ) as o
     -- Days whose interest rounds to nothing stay for the next time.
     where o.since < p_as_of

@@ -24,4 +24,3 @@ drop function rent.lock_period();
 drop function rent.refuse_rewrite();
 drop function rent.guard_ledger();
 drop function rent.refuse_closed();
-drop function rent.in_reversal();

@@ -17,19 +17,6 @@ comment on column rent.closed_period.reason is 'Why it was closed.';
 comment on column rent.closed_period.closed_by is 'Who closed it.';
 comment on column rent.closed_period.closed_at is 'When.';
 
-create function rent.in_reversal() returns boolean
-language sql stable
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-    select exists (
-        select from backfill.backfill_log
-        where run_id = backfill.open_run() and mode = 'reversal' and status = 'running'
-    );
-$$;
-
-comment on function rent.in_reversal() is 'Is the run that is open in this transaction the reversal of another?';
-
 create function rent.refuse_closed() returns trigger
 language plpgsql volatile
 security definer
@@ -46,7 +33,7 @@ begin
     if found and not (tg_op = 'UPDATE' and old is not distinct from new) then
         raise exception '% of %.% is refused: % was closed on % by % (%)', tg_op, tg_table_schema, tg_table_name,
             v_closed.period, to_char(v_closed.closed_at, 'YYYY-MM-DD'), v_closed.closed_by, v_closed.reason
-            using errcode = case when rent.in_reversal() then 'BF023' else 'BF021' end,
+            using errcode = case when backfill.in_reversal() then 'BF023' else 'BF021' end,
                 hint = 'Nothing was changed. A correction goes to an open month.';
     end if;
     return coalesce(new, old);
@@ -78,7 +65,7 @@ as $$
 declare
     v_what text;
 begin
-    if rent.in_reversal() then
+    if backfill.in_reversal() then
         return coalesce(new, old);
     end if;
     if tg_op = 'DELETE' then
@@ -114,7 +101,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if tg_op = 'TRUNCATE' or not rent.in_reversal() then
+    if tg_op = 'TRUNCATE' or not backfill.in_reversal() then
         raise exception '% of %.% is refused: its rows are history', tg_op, tg_table_schema, tg_table_name
             using errcode = 'BF020', hint = 'Reverse the run that wrote the row: select * from backfill.reverse_run(run);';
     end if;

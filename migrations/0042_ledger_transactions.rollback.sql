@@ -35,5 +35,4 @@ drop function ledger.queue_empty();
 drop function ledger.queue_unbalanced();
 drop function ledger.refuse_closed();
 drop function ledger.refuse_rewrite();
-drop function ledger.in_reversal();
 drop schema ledger;

@@ -82,26 +82,13 @@ comment on column ledger.closed_period.reason is 'Why it was closed.';
 comment on column ledger.closed_period.closed_by is 'Who closed it.';
 comment on column ledger.closed_period.closed_at is 'When.';
 
-create function ledger.in_reversal() returns boolean
-language sql stable
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-    select exists (
-        select from backfill.backfill_log
-        where run_id = backfill.open_run() and mode = 'reversal' and status = 'running'
-    );
-$$;
-
-comment on function ledger.in_reversal() is 'Is the run that is open in this transaction the reversal of another?';
-
 create function ledger.refuse_rewrite() returns trigger
 language plpgsql volatile
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if tg_op <> 'DELETE' or not ledger.in_reversal() then
+    if tg_op <> 'DELETE' or not backfill.in_reversal() then
         raise exception '% of %.% is refused: the ledger is history', tg_op, tg_table_schema, tg_table_name
             using errcode = 'BF020',
                 hint = 'Reverse the run that wrote it, select * from backfill.reverse_run(run), or write a reversing transaction.';
@@ -136,7 +123,7 @@ begin
     if found then
         raise exception '% of transaction % is refused: % was closed on % by % (%)', tg_op, v_found.reference, v_found.period,
             to_char(v_found.closed_at, 'YYYY-MM-DD'), v_found.closed_by, v_found.reason
-            using errcode = case when ledger.in_reversal() then 'BF023' else 'BF021' end,
+            using errcode = case when backfill.in_reversal() then 'BF023' else 'BF021' end,
                 hint = 'Nothing was changed. A correction goes to the open month.';
     end if;
     return null;
@@ -169,7 +156,7 @@ begin
     select min(t.reference) into v_late
     from moved as m join ledger.transactions as t on t.id = m.transaction_id
     where t.recorded_at <> now();
-    if tg_op = 'INSERT' and v_late is not null and not ledger.in_reversal() then
+    if tg_op = 'INSERT' and v_late is not null and not backfill.in_reversal() then
         raise exception 'transaction % was recorded before: no posting can be added to it', v_late
             using errcode = 'BF020', hint = 'Write a transaction of its own.';
     end if;

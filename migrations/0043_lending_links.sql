@@ -198,6 +198,8 @@ declare
     v_other text;
     v_why text;
     v_override text := nullif(btrim(p_override_mismatch), '');
+    v_reason jsonb;
+    v_subject jsonb;
     v_opened boolean;
 begin
     perform backfill.take_lock();
@@ -228,13 +230,15 @@ begin
             using errcode = 'BF044',
                 hint = 'Nothing was changed. If it is right all the same, say why: --override-mismatch REASON, or the third argument.';
     end if;
+    v_reason := jsonb_strip_nulls(jsonb_build_object('override_mismatch',
+        case when v_borrower.rotessa_customer_id is distinct from v_schedule.customer_id then v_override end));
+    v_subject := jsonb_build_object('mortgage', v_mortgage.number, 'mortgage_id', v_mortgage.id, 'schedule', p_schedule,
+        'triggered_by', session_user);
     v_opened := backfill.open_run() is null;
     if v_opened then
-        perform backfill.begin_run('link_schedule',
-            jsonb_strip_nulls(jsonb_build_object('override_mismatch',
-                case when v_borrower.rotessa_customer_id is distinct from v_schedule.customer_id then v_override end)),
-            jsonb_build_object('mortgage', v_mortgage.number, 'mortgage_id', v_mortgage.id, 'schedule', p_schedule,
-                'triggered_by', session_user));
+        perform backfill.begin_run('link_schedule', v_reason, v_subject);
+    else
+        perform backfill.note_action(jsonb_build_object('action', 'link_schedule') || v_subject || v_reason);
     end if;
     update lending.mortgages
     set rotessa_schedule_id = p_schedule, rotessa_schedule_status = lending.schedule_status(p_schedule), rotessa_last_sync_at = now()
@@ -248,7 +252,8 @@ end;
 $$;
 
 comment on function lending.link_schedule(bigint, text, text) is
-'Links a schedule to a mortgage (number or id) by a person''s decision, as a run of its own. Refuses (BF043) a schedule that the
+'Links a schedule to a mortgage (number or id) by a person''s decision, as a run of its own or an action of the
+open one. Refuses (BF043) a schedule that the
 processor does not have or that is linked, and a mortgage that has one; (BF044) another customer than the borrower, unless
 overridden with a reason, which the log keeps. Again: a no-op.';
 

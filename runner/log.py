@@ -63,12 +63,14 @@ def list_runs(conn: Connection, limit: int) -> list[Run]:
 
 
 def find_run(conn: Connection, given: str) -> Run:
-    """The run whose id begins with `given`. Raises UnknownNameError where there is none, or more than one."""
+    """The run whose id begins with `given`. Raises UnknownNameError for none, several, or no beginning."""
+    if not given.strip():  # a variable of a script that was never set must not name the only run there is
+        raise UnknownNameError("no run is named: `runner log` lists them")
     with conn.cursor(row_factory=class_row(Run)) as cursor:
         query = f"select {_COLUMNS} from backfill.backfill_log where starts_with(run_id::text, %s) limit 3"  # noqa: S608
         found = cursor.execute(query, [given.lower()]).fetchall()
     if not found:
-        raise UnknownNameError(f"there is no run {given}: `runner log` lists them")
+        raise UnknownNameError(f"there is no run {given} in database {conn.info.dbname}: `runner log` lists them")
     if len(found) > 1:
         raise UnknownNameError(
             f"{given} is the beginning of several runs: {', '.join(str(run.run_id) for run in found)}"

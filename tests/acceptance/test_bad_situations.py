@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -198,11 +199,22 @@ def test_names_that_are_not_there(url: str) -> None:
 
 
 def test_a_beginning_that_fits_several_runs_names_them(url: str) -> None:
+    runs = [f"ab12{n:028x}" for n in range(2)]
+    columns = "run_id, backfill, actor, mode, status, completed_at"
+    values = ", ".join(f"('{run_id}', 'x', 'y', 'manual', 'succeeded', now())" for run_id in runs)
+    sql(url, f"insert into backfill.backfill_log ({columns}) values {values}")
+    for verb in (["log", "ab12"], ["rollback", "AB12", "--yes"]):
+        one_message(run(url, *verb, code=2), "is the beginning of several runs", *(str(UUID(r)) for r in runs))
+
+
+def test_a_run_must_be_named_also_where_there_is_only_one(url: str) -> None:
+    """`runner rollback "$RUN" --yes` with RUN never set."""
     run(url, "apply", "--yes")
-    run(url, "rollback", last_run(url), "--yes")
-    runs = [str(run_id) for (run_id,) in sql(url, "select run_id from backfill.backfill_log")]
-    for verb in (["log", ""], ["rollback", "", "--yes"]):
-        one_message(run(url, *verb, code=2), "is the beginning of several runs", *runs)
+    before = charges(url)
+    for given in ("", " "):
+        for verb in (["log", given], ["rollback", given, "--yes"]):
+            one_message(run(url, *verb, code=2), "no run is named", "runner log")
+    assert charges(url) == before != []
 
 
 def test_before_the_first_apply_each_verb_says_what_to_do(empty_database_url: str) -> None:

@@ -127,6 +127,58 @@ def test_a_later_run_is_named(item: psycopg.Connection) -> None:
     assert images(item, "item") == before
 
 
+def test_only_runs_that_wrote_the_rows_in_the_way_are_named(item: psycopg.Connection) -> None:
+    before = images(item, "item")
+    first = done(item, "update item set cents = 0 where id <= 2", "insert into item values (9, 'n9', 9)")
+    with run(item, "elsewhere"):
+        do(item, "update item set cents = 1 where id = 5", "delete from item where id = 6")
+    with run(item, "moved") as moved:
+        do(item, "update item set id = 20 where id = 1")
+    with run(item, "undone again") as undone:
+        do(item, "update item set cents = 7 where id = 2")
+    reverse(item, undone)
+    with run(item, "moving day") as joined:
+        value(item, "select backfill.ensure_run('n9 is dearer', '{\"why\": \"index\"}')")
+        do(item, "update item set cents = 10 where id = 9")
+    do(item, "update item set cents = 8 where id = 2")
+    item.commit()
+    said = refuses(item, first)
+    assert f"to be reversed first: {joined} (moving day, n9 is dearer), {moved} (moved). 1 of the rows were" in said
+    assert "elsewhere" not in said
+    assert "undone again" not in said
+    for later in (joined, moved):
+        assert reverse(item, later)["restored"] > 0
+    assert "Somebody changed them outside a run" in refuses(item, first)
+    do(item, "update item set cents = 0 where id = 2")
+    assert reverse(item, first) == {"restored": 3}
+    do(item, "update item set cents = 500 where id = 5", "insert into item values (6, 'n6', 600)")
+    assert images(item, "item") == before
+
+
+def test_a_later_undo_and_a_later_run_of_the_same_transaction_are_named(item: psycopg.Connection) -> None:
+    """Both share the start of their transaction; and an undo of something older is what stands in the way."""
+    older = done(item, "update item set cents = 1 where id = 1")
+    do(item, "update item set cents = 5 where id = 1")
+    item.commit()
+    first = value(item, "select backfill.begin_run('first')")
+    do(item, "update item set cents = 6 where id in (1, 2)", "select backfill.finish_run()")
+    with run(item, "second") as second:
+        do(item, "update item set cents = 7 where id = 2")
+    do(item, "update item set cents = 1 where id = 1")
+    reverse(item, older)
+    undo = value(item, "select reversed_by from backfill.backfill_log where run_id = %s", [older])
+    assert f"reversed first: {undo} (a correction), {second} (second)" in refuses(item, first)
+
+
+def test_ten_columns_are_named_and_the_others_counted(conn: psycopg.Connection) -> None:
+    names = [f"c{i}" for i in range(13)]
+    make(conn, f"create table wide (id integer primary key, {', '.join(f'{n} integer' for n in names)})", "wide")
+    run_id = done(conn, "insert into wide values (1)")
+    do(conn, "update wide set " + ", ".join(f"{n} = 1" for n in names))
+    conn.commit()
+    assert f"wide 1: changed since ({', '.join(names[:10])} and 3 more)" in refuses(conn, run_id)
+
+
 def test_a_reversal_is_a_run(item: psycopg.Connection) -> None:
     run_id = done(item, "update item set cents = 1 where id = 1")
     item.execute("select * from backfill.reverse_run(%s, 'a person')", [run_id])
@@ -186,7 +238,7 @@ def test_an_old_undo_can_be_undone_after_its_run_was_undone_again(item: psycopg.
     reverse(item, old)
     again = value(item, "select reversed_by from backfill.backfill_log where run_id = %s", [old])
     reverse(item, first)
-    assert reverse(item, again) == {"already original": 6}
+    assert reverse(item, again) == {}, "what it had brought back is gone already"
     assert images(item, "item") == before
     assert reverse(item, old) == {"restored": 6}
     assert images(item, "item") == after
@@ -297,6 +349,20 @@ def test_a_column_dropped_since_makes_it_refuse(item: psycopg.Connection) -> Non
     assert "changed since (name)" in refuses(item, run_id)
 
 
+def test_another_primary_key_since(item: psycopg.Connection) -> None:
+    """One that the images hold serves as well; one that they do not makes it refuse."""
+    before = images(item, "item")
+    run_id = done(item, "update item set cents = 0 where id = 1", "update item set cents = cents + 1 where id = 1")
+    do(item, "alter table item drop constraint item_pkey, add primary key (name)")
+    item.commit()
+    assert reverse(item, run_id) == {"restored": 1}
+    assert images(item, "item") == before
+    again = done(item, "update item set cents = 0 where id = 1")
+    do(item, "alter table item drop constraint item_pkey, add column uid serial primary key")
+    item.commit()
+    assert "the primary key of public.item is another one now" in refuses(item, again)
+
+
 def test_a_table_dropped_since_makes_it_refuse(item: psycopg.Connection) -> None:
     make(item, "create table other (id integer primary key)", "other")
     run_id = done(item, "insert into other values (1)", "update item set cents = 1")
@@ -385,3 +451,45 @@ def test_history_is_never_rounded(item: psycopg.Connection) -> None:
             },
         )
     ]
+
+
+def test_a_column_added_since_comes_back_when_the_undo_is_undone(item: psycopg.Connection) -> None:
+    """The run never knew it: the undo has to keep what the row held there by then."""
+    run_id = done(item, "insert into item values (8, 'n8', 8), (9, 'n9', 9)")
+    changed = done(item, "update item set cents = 5 where id = 1")
+    do(item, "alter table item add column note text", "update item set note = 'mine ' || id")
+    item.commit()
+    before = images(item, "item")
+    for undone, count in ((run_id, 2), (changed, 1)):
+        assert reverse(item, undone) == {"restored": count}
+        undo = value(item, "select reversed_by from backfill.backfill_log where run_id = %s", [undone])
+        assert reverse(item, undo) == {"restored": count}
+        assert images(item, "item") == before
+
+
+def test_an_undo_keeps_the_bytes_that_it_found(conn: psycopg.Connection) -> None:
+    """1.00 is the 1.0 that the run left, and the undo of the undo brings 1.00 back."""
+    make(conn, "create table rate (id integer primary key, rate numeric, span interval, data jsonb)", "rate")
+    do(conn, "insert into rate values (1, 1, '0', '0')")
+    inserted = done(conn, "insert into rate values (2, 1.0, '30 days', '{\"a\": 1.0}')")
+    updated = done(conn, "update rate set rate = 1.0, span = '30 days', data = '{\"a\": 1.0}' where id = 1")
+    do(conn, "update rate set rate = 1.00, span = '1 month', data = '{\"a\": 1.00}'")
+    conn.commit()
+    before = images(conn, "rate")
+    for undone in (inserted, updated):
+        assert reverse(conn, undone) == {"restored": 1}
+        undo = value(conn, "select reversed_by from backfill.backfill_log where run_id = %s", [undone])
+        assert reverse(conn, undo) == {"restored": 1}
+        assert images(conn, "rate") == before
+
+
+def test_another_spelling_is_a_change_whatever_the_collation_says(conn: psycopg.Connection) -> None:
+    try:
+        do(conn, "create collation either_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
+    except psycopg.errors.FeatureNotSupported:
+        pytest.skip("this server was built without ICU")
+    make(conn, "create table person (id integer primary key, name text collate either_case)", "person")
+    run_id = done(conn, "insert into person values (1, 'ada')")
+    do(conn, "update person set name = 'Ada'")
+    conn.commit()
+    assert "public.person 1: changed since (name)" in refuses(conn, run_id)

@@ -46,6 +46,87 @@ def test_parent_and_child_of_one_statement(conn: psycopg.Connection, action: str
 
 
 @pytest.mark.parametrize("action", ACTIONS)
+def test_the_child_table_was_written_before_the_parent_table(conn: psycopg.Connection, action: str) -> None:
+    """The parents would go first, and have to wait; RESTRICT has a SQLSTATE of its own from PostgreSQL 18 on."""
+    family(conn, action)
+    before = images(conn, "parent", "a_child")
+    run_id = done(
+        conn,
+        "insert into a_child values (2, 1)",
+        "insert into parent values (2, 'two')",
+        "insert into a_child values (3, 2)",
+    )
+    assert reverse(conn, run_id) == {"restored": 3}
+    assert images(conn, "parent", "a_child") == before
+
+
+def test_a_rule_made_since_that_the_old_rows_break_makes_it_refuse(conn: psycopg.Connection) -> None:
+    family(conn)
+    run_id = done(conn, "update parent set kids = 3", "delete from a_child")
+    do(
+        conn,
+        "alter table parent add constraint has_kids check (kids > 0)",
+        "alter table a_child alter column code set not null",
+    )
+    conn.commit()
+    before = images(conn, "parent", "a_child", "backfill.backfill_log")
+    with pytest.raises(psycopg.Error) as caught:
+        reverse(conn, run_id)
+    conn.rollback()
+    assert caught.value.sqlstate == "BF005"
+    assert "has_kids" in refused(caught)
+    assert images(conn, "parent", "a_child", "backfill.backfill_log") == before
+    do(conn, "alter table parent drop constraint has_kids")
+    with pytest.raises(psycopg.Error, match='null value in column "code"') as caught:
+        reverse(conn, run_id)
+    assert caught.value.sqlstate == "BF005"
+
+
+@pytest.mark.parametrize("action", ["cascade", "set null", "no action"])
+def test_a_key_that_others_refer_to_by_now_is_not_turned_back_below_them(conn: psycopg.Connection, action: str) -> None:
+    """By another column than the primary key: a foreign key that acts would change rows of somebody else."""
+    make(
+        conn,
+        f"""create table parent (id integer primary key, code text unique);
+        create table child (id integer primary key, code text references parent (code) on update {action})""",
+        "parent",
+        "child",
+    )
+    do(conn, "insert into parent values (1, 'old'), (2, 'two')", "insert into child values (1, 'two')")
+    conn.commit()
+    before = images(conn, "parent", "child")
+    run_id = done(conn, "update parent set code = 'new' where id = 1", "update child set code = 'new'")
+    do(conn, "insert into child values (2, 'new')")
+    conn.commit()
+    meanwhile = images(conn, "parent", "child", "backfill.backfill_log")
+    with pytest.raises(psycopg.Error) as caught:
+        reverse(conn, run_id)
+    conn.rollback()
+    assert caught.value.sqlstate == "BF005"
+    named = "1 rows of public.child refer to rows of public.parent that would be removed or given another key: 2"
+    assert ("(code)=(new) is still referenced" if action == "no action" else named) in refused(caught)
+    assert images(conn, "parent", "child", "backfill.backfill_log") == meanwhile
+    do(conn, "delete from child where id = 2")
+    assert reverse(conn, run_id) == {"restored": 2}
+    assert images(conn, "parent", "child") == before
+
+
+def test_a_key_that_goes_back_to_its_first_owner_keeps_its_children(conn: psycopg.Connection) -> None:
+    make(
+        conn,
+        """create table parent (id integer primary key, code text unique);
+        create table child (id integer primary key, code text references parent (code) initially deferred)""",
+        "parent",
+    )
+    do(conn, "insert into parent values (1, 'old'), (2, null)", "insert into child values (1, 'old')")
+    conn.commit()
+    before = images(conn, "parent", "child")
+    run_id = done(conn, "update parent set code = null where id = 1", "update parent set code = 'old' where id = 2")
+    assert reverse(conn, run_id) == {"restored": 2}
+    assert images(conn, "parent", "child") == before
+
+
+@pytest.mark.parametrize("action", ACTIONS)
 def test_child_and_parent_deleted(conn: psycopg.Connection, action: str) -> None:
     family(conn, action)
     before = images(conn, "parent", "a_child")

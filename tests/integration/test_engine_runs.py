@@ -72,6 +72,7 @@ def test_states_that_are_refused(entry: psycopg.Connection) -> None:
     assert refusal(entry, "select backfill.finish_run()")[0] == "BF001"
     assert refusal(entry, "select backfill.begin_run('')")[0] == "BF009"
     assert refusal(entry, "select backfill.begin_run(null)")[0] == "BF009"
+    assert refusal(entry, "select backfill.begin_run('mine', p_mode => 'reversal')")[0] == "BF001"
     assert refusal(entry, "select backfill.run('charge')")[1].startswith(
         "there is no backfill charge; there are: charges"
     )

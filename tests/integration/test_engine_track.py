@@ -7,7 +7,7 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
-from tests.integration.engine import changes, do, done, make, reverse, rows, run, value
+from tests.integration.engine import changes, do, done, images, make, reverse, rows, run, value
 
 REFUSED = {
     "no primary key": ("create table x (id integer unique not null)", "x", "it has no primary key"),
@@ -46,6 +46,11 @@ REFUSED = {
     "audit": ("select 1", "backfill.backfill_log", "it belongs to the audit or to the system"),
     "packs": ("select 1", "backfill_audit.property_units", "it belongs to the audit or to the system"),
     "catalog": ("select 1", "pg_catalog.pg_class", "it belongs to the audit or to the system"),
+    "too wide": (
+        f"create table x (id integer primary key, {', '.join(f'c{i} boolean' for i in range(160))})",
+        "x",
+        "it has more than 160 columns",
+    ),
     "cents in euros": (
         "create table x (id integer primary key, euros numeric)",
         "x', null, 'euros",
@@ -63,6 +68,23 @@ def test_what_cannot_be_watched_is_refused_by_name(conn: psycopg.Connection, cas
     with pytest.raises(psycopg.Error, match=rf"table \S+ cannot be tracked: {reason}") as caught:
         do(conn, f"select backfill.track('{arguments}')")
     assert caught.value.sqlstate == "BF002"
+
+
+@pytest.mark.parametrize(("kind", "first"), [("boolean", "true"), ("numeric", "1.5"), ("json", "'{}'")])
+def test_the_widest_table_that_is_taken_can_be_changed_in_every_column(
+    conn: psycopg.Connection, kind: str, first: str
+) -> None:
+    names = [f"c{i}" for i in range(159)]
+    make(conn, f"create table wide (id integer primary key, {', '.join(f'{n} {kind}' for n in names)})", "wide")
+    do(conn, f"insert into wide select i, {', '.join([first] * 159)} from generate_series(1, 2) as i")
+    conn.commit()
+    before = images(conn, "wide")
+    for rows_of in ("id = 1", "true"):
+        run_id = done(conn, f"update wide set {', '.join(f'{n} = null' for n in names)} where {rows_of}")
+        reverse(conn, run_id)
+        assert images(conn, "wide") == before
+    reverse(conn, done(conn, "delete from wide"))
+    assert images(conn, "wide") == before
 
 
 def test_track_and_untrack_leave_no_trace(

@@ -133,6 +133,23 @@ def test_an_overridden_mismatch_is_kept_in_the_log(book: Book) -> None:
     assert run["parameters"] == {"override_mismatch": "Grace pays for her sister"}
 
 
+def test_a_link_that_joins_an_open_run_keeps_its_reason_there(book: Book) -> None:
+    book.value("select backfill.begin_run('moving day')")
+    book.rows(LINK, 9, "M-1", "Grace pays for her sister")
+    book.rows(LINK, 8, "M-2", "and her sister for her")
+    book.rows(LINK, 8, "M-2", "said again, which is no action")
+    book.rows("select * from backfill.finish_run()")
+    assert links(book) == {"M-1": 9, "M-2": 8}
+    (run,) = book.rows("select * from backfill.backfill_log where backfill = 'moving day'")
+    actions = [
+        (a["action"], a["mortgage"], a["schedule"], a["override_mismatch"]) for a in run["parameters"]["actions"]
+    ]
+    assert actions == [
+        ("link_schedule", "M-1", 9, "Grace pays for her sister"),
+        ("link_schedule", "M-2", 8, "and her sister for her"),
+    ]
+
+
 def test_a_reason_that_was_not_needed_is_not_said_to_override_anything(book: Book) -> None:
     book.link(7, "M-1", "to be sure")
     (run,) = book.rows("select parameters from lending.runs where backfill = 'link_schedule'")

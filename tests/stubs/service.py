@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -52,7 +53,7 @@ class Fault:
     after_the_work: bool = False
 
 
-class Service:
+class Service(ABC):
     """Subclasses answer in `handle`. Counts, keeps and may interrupt requests."""
 
     def __init__(self) -> None:
@@ -103,9 +104,9 @@ class Service:
         """What was asked, in order."""
         return [f"{request.method} {request.path}" for request in self.requests]
 
+    @abstractmethod
     def handle(self, request: Request) -> Reply:
         """The service's own answer. Called by one thread at a time."""
-        raise NotImplementedError
 
     def _serve(self, handler: BaseHTTPRequestHandler) -> None:
         raw = handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
