@@ -72,7 +72,7 @@ def test_every_amount_is_there_that_was_added_and_not_undone(
 
     def person_or_fail(seed: int) -> None:
         try:
-            person(database_url, random.Random(seed), level, 60, done)
+            person(database_url, random.Random(seed), level, 40, done)
         except BaseException as error:  # told below, in the test's own thread
             failed.append(error)
 
