@@ -803,8 +803,7 @@ $$;
 comment on function backfill.undo_at_once(uuid, backfill.tracked) is
 'Undoes a run on one table by one statement straight from its packs, comparing every row; raises BF005 unless all of them fit.';
 
-create function backfill.undone_rows(p_run uuid)
-returns table (table_name text, business_key text, result text)
+create function backfill.undone_rows(p_run uuid) returns text
 language plpgsql stable
 security invoker
 set search_path = pg_catalog, pg_temp
@@ -812,6 +811,7 @@ as $$
 declare
     v_table backfill.tracked;
     v_key integer[];
+    v_rows text := 'select null::text, null::text, null::text where false';
 begin
     for v_table in select * from backfill.undo_tables(p_run) loop
         select array_agg(array_position(v_table.columns, k.name) order by k.i) into v_key
@@ -820,19 +820,19 @@ begin
         if v_key is null then  -- the run did not know any column of it
             v_key := array[array_position(v_table.columns, v_table.key_columns[1])];
         end if;
-        return query execute format('select %L::text, concat_ws('' / '', %s), ''restored'' from ('
-            'select %s from backfill_audit.%I as p where p.run_id = $1) as r',
+        v_rows := v_rows || format(' union all select %L, concat_ws('' / '', %s), ''restored'' from ('
+            'select %s from backfill_audit.%I as p where p.run_id = %L) as r',
             v_table.table_name,
             (select string_agg(format('v%s::text', i), ', ' order by k) from unnest(v_key) with ordinality as x (i, k)),
             (select string_agg(format('unnest(case when p.operation = ''D'' then p.b%1$s else p.a%1$s end) as v%1$s', i), ', ')
                 from (select distinct i from unnest(v_key) as i) as x),
-            v_table.pack_name)
-        using p_run;
+            v_table.pack_name, p_run);
     end loop;
+    return v_rows;
 end;
 $$;
 
-comment on function backfill.undone_rows(uuid) is 'The rows of a run that was undone at once: all restored.';
+comment on function backfill.undone_rows(uuid) is 'SQL query: the rows of a run that was undone at once, all restored.';
 
 create function backfill.reverse_run(p_run uuid, p_actor text default null)
 returns table (table_name text, business_key text, result text)
@@ -891,7 +891,7 @@ begin
                 perform backfill.undo_at_once(p_run, v_table);
             end loop;
             perform backfill.finish_reversal(v_log, v_reversal);
-            return query select * from backfill.undone_rows(p_run);
+            return query execute backfill.undone_rows(p_run);
             return;
         exception
             when integrity_constraint_violation or sqlstate 'BF005' then
