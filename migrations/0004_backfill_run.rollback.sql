@@ -12,4 +12,5 @@ drop function backfill.run_digest(uuid);
 drop function backfill.run_totals(uuid);
 drop function backfill.control_totals();
 drop function backfill.in_reversal();
+drop function backfill.require_run(text);
 drop function backfill.take_lock();

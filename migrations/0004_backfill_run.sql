@@ -14,6 +14,21 @@ $$;
 comment on function backfill.take_lock() is
 'One run at a time in a database. Waits as long as lock_timeout says; released at the end of the transaction.';
 
+create function backfill.require_run(p_way text) returns uuid
+language plpgsql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if backfill.open_run() is null then
+        raise exception 'no run is open in this transaction' using errcode = 'BF001', hint = p_way;
+    end if;
+    return backfill.open_run();
+end;
+$$;
+
+comment on function backfill.require_run(text) is 'The run that is open in this transaction; refuses (BF001) where there is none, and names the way to one.';
+
 create function backfill.in_reversal() returns boolean
 language sql stable
 security definer
@@ -248,12 +263,9 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_run uuid := backfill.open_run();
+    v_run uuid := backfill.require_run('select backfill.begin_run(''title'');');
     v_log backfill.backfill_log;
 begin
-    if v_run is null then
-        raise exception 'no run is open in this transaction' using errcode = 'BF001', hint = 'select backfill.begin_run(''title'');';
-    end if;
     update backfill.backfill_log
     set metrics = metrics || p_metrics || jsonb_build_object('tables', coalesce((
             select jsonb_object_agg(t.table_name, to_jsonb(t) - 'table_name') from backfill.run_totals(v_run) as t), '{}')),

@@ -65,10 +65,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if backfill.open_run() is null then
-        raise exception 'no run is open in this transaction: a loaded file is not forgotten without a trace' using errcode = 'BF001',
-            hint = 'To take a load back: select * from backfill.reverse_run(run), with the run_id of staging.file.';
-    end if;
+    perform backfill.require_run('To take a load back: select * from backfill.reverse_run(run), with the run_id of staging.file.');
     delete from staging.file where loader = p_loader and sha256 = any (p_sha256);
 end;
 $$;

@@ -128,10 +128,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if backfill.open_run() is null then
-        raise exception 'no run is open in this transaction' using errcode = 'BF001',
-            hint = 'A ledger is imported by runner reconcile --ledger FILE, or between backfill.begin_run() and finish_run().';
-    end if;
+    perform backfill.require_run('A ledger is imported by runner reconcile --ledger FILE, or between backfill.begin_run() and finish_run().');
     truncate staging.ledger_raw restart identity;
 end;
 $$;
@@ -268,10 +265,7 @@ as $$
 declare
     v_raw bigint;  -- a wrong p_records fails below: each of them is cast or rejected
 begin
-    if backfill.open_run() is null then
-        raise exception 'no run is open in this transaction' using errcode = 'BF001',
-            hint = 'Between staging.begin_ledger() and staging.take_ledger() the run stays open.';
-    end if;
+    perform backfill.require_run('Between staging.begin_ledger() and staging.take_ledger() the run stays open.');
     v_raw := coalesce(p_records, (select count(*) from staging.ledger_raw));
     if p_lines <> v_raw + 1 then
         perform staging.number_ledger(p_name, p_lines);
@@ -301,10 +295,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if backfill.open_run() is null then
-        raise exception 'no run is open in this transaction' using errcode = 'BF001',
-            hint = 'A ledger is imported by runner reconcile --ledger FILE, or between backfill.begin_run() and finish_run().';
-    end if;
+    perform backfill.require_run('A ledger is imported by runner reconcile --ledger FILE, or between backfill.begin_run() and finish_run().');
     delete from staging.ledger_line where file_sha256 = p_sha256;  -- of an import that was reversed
     perform set_config('staging.ledger', p_sha256, true);
     perform setval(pg_get_serial_sequence('staging.ledger_line', 'line'), 2, false);

@@ -166,7 +166,7 @@ set jit = off
 set work_mem = '64MB'
 as $$
 declare
-    v_run uuid := backfill.open_run();
+    v_run uuid := backfill.require_run('select * from backfill.run(''lending_payments'');');
     v_set bigint[];
     v_alone lending.payments_due[];
     v_item lending.payments_due;
@@ -180,10 +180,6 @@ declare
     v_count bigint;
     v_all bigint;
 begin
-    if v_run is null then
-        raise exception 'no run is open in this transaction' using errcode = 'BF001',
-            hint = 'select * from backfill.run(''lending_payments'');';
-    end if;
     -- Of those that are written together the ids are enough; the others are looked at one by one.
     select coalesce(array_agg(d.transaction_id) filter (where d.plain), '{}'),
         coalesce(array_agg(d.item order by d.place) filter (where not d.plain), '{}'),

@@ -416,6 +416,7 @@ def test_what_is_copied_straight_is_what_the_rules_make_of_it(
     base = dict(zip(COLUMNS, next(csv.reader([line()])), strict=True))
     tried = [{**base, **row} for row in rows] + [{**base, name: row[name]} for row in rows for name in PLAIN]
     form = plain_lines(",", list(COLUMNS))
+    assert form.fullmatch((line(**base) + "\n").encode())  # or nothing would be tried
     plain = [row for row in tried if form.fullmatch((line(**row) + "\n").encode())]
     shown = "select to_jsonb(l) - 'file_sha256' from staging.ledger_line as l where file_sha256 = %s order by line"
     with conn.transaction(force_rollback=True):
