@@ -1,7 +1,8 @@
 # Everything is set up in .venv from requirements.lock; needs Python 3.11+, git and make, nothing else.
-#   make demo               the whole story on an embedded PostgreSQL
-#   make test [PG=15|16|18] checks, then every test on that server version
-#   make lint | bench | lock | clean
+#   make demo               the stories of all systems on an embedded PostgreSQL
+#   make test [PG=15|16|18] checks, then the tests on that server version; make test-all: their long forms, too
+#   make wheel              what others install: runner, migrations and gates in one file, in dist/
+#   make simulate | bench | lint | lock | clean
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -11,6 +12,10 @@ PG ?= 18
 # Each worker has a server of its own.
 WORKERS ?= 2
 PYTEST_ARGS ?=
+SEEDS ?= 200
+FROM ?= 1
+# make bench BENCH_ARGS='verb --scale 0.1': one benchmark, or a smaller one.
+BENCH_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 # The first interpreter that is new enough; override with `make PYTHON=/path/to/python3`.
@@ -25,10 +30,10 @@ export PIP_NO_INPUT := 1
 export DBT_SEND_ANONYMOUS_USAGE_STATS := false
 export DO_NOT_TRACK := 1
 
-.PHONY: help install demo test check lint typecheck sqllint pytest bench lock clean
+.PHONY: help install demo test test-all simulate check lint typecheck sqllint pytest bench wheel lock clean
 
 help:
-	@sed -n 's/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST)) | head -4
+	@sed -n 's/^# \{0,1\}//p' $(firstword $(MAKEFILE_LIST)) | head -5
 
 install: $(STAMP)
 
@@ -41,7 +46,7 @@ $(STAMP):
 	@touch $(STAMP)
 
 demo: $(STAMP)
-	@$(BIN)/runner demo
+	@$(BIN)/runner demo all
 
 test: check pytest
 
@@ -55,14 +60,26 @@ typecheck: $(STAMP)
 	$(BIN)/mypy
 
 sqllint: $(STAMP)
-	$(BIN)/sqlfluff lint --disable-progress-bar migrations
-	$(BIN)/sqlfluff lint --disable-progress-bar --templater jinja dbt_project
+	$(BIN)/sqlfluff lint --disable-progress-bar --processes 2 migrations
+	$(BIN)/sqlfluff lint --disable-progress-bar --processes 2 --templater jinja dbt_project
 
+# In the order of the folders: acceptance, with few long tests, would otherwise come last and leave one worker alone.
 pytest: $(STAMP)
-	PG=$(PG) $(BIN)/pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	PG=$(PG) $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+# With the long forms of tests/long_forms.txt, which take half as long again.
+test-all: check
+	$(MAKE) pytest PYTEST_ARGS="--all-forms $(PYTEST_ARGS)"
+
+# Faults by seed: make simulate SEEDS=1 FROM=8 repeats one.
+simulate: $(STAMP)
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --from $(FROM) --version $(PG)
 
 bench: $(STAMP)
-	PG=$(PG) $(BIN)/python -m tests.benchmarks
+	PG=$(PG) $(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
+
+wheel: $(STAMP)
+	$(BIN)/hatchling build -t wheel -d dist
 
 # Maintainers only: needs uv. The lock is universal, so one file serves every platform and Python.
 lock:
@@ -70,4 +87,4 @@ lock:
 		pyproject.toml --all-extras --custom-compile-command "make lock" -o requirements.lock $(LOCK_ARGS)
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .cache dbt_project/target dbt_project/logs
+	rm -rf $(VENV) dist .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .cache dbt_project/target dbt_project/logs

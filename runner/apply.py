@@ -8,23 +8,44 @@ digest of its changes is the rehearsal's.
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from psycopg import IsolationLevel
 from psycopg.rows import dict_row
 
+from runner import as_of as as_of_
 from runner import gates as gates_
 from runner import migrations
 from runner.database import Connection, connect, locked_transaction, retrying
-from runner.errors import EditedMigrationError, NotRehearsableError, RunnerError
-from runner.result import Attempt, BackfillResult, Change, Lock, Report, TableChanges, TableTotals
+from runner.errors import EditedMigrationError, MigrationError, NotRehearsableError
+from runner.migration_files import defining, read
+from runner.migrations import Misfit
+from runner.pinned import own_names
+from runner.planning import ANALYZED, analyze_again
+from runner.proof import Proof
+from runner.result import Attempt, BackfillResult, Change, Report, TableTotals, Undo
+from runner.runs import chain_head, left_out, sample_changes, stream_changes, table_changes
 from runner.settings import Settings
+from runner.systems import SYSTEMS, refuse_unselected
+from runner.text import counted
+from runner.undo_proof import prove_undo
+from runner.unsteady import Attempts
+from runner.watch import Watch
 
-OLDEST_SERVER = 150000
+LARGE: Final = 100_000
+"""Rows from which on a table is better migrated apart from the data."""
+
+# As the server estimates it: nothing is counted.
+_LARGEST: Final = f"""
+    select format('%I.%I', n.nspname, c.relname), c.reltuples::bigint
+    from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
+    where c.relkind = 'r' and c.reltuples >= {LARGE} and n.nspname !~ '^pg_'
+        and n.nspname not in ('information_schema', 'backfill', 'backfill_audit', 'staging')
+    order by c.reltuples desc limit 1
+"""  # noqa: S608 - constant text
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,86 +58,13 @@ class Plan:
     allow_non_transactional: bool = False
     sample: int = 20
     actor: str | None = None
+    as_of: str | None = None
+    """The end of history, as a person says it: what was not settled before is left out. None: all that is there."""
     every_row: Callable[[Change], None] | None = None
-
-
-@dataclass(slots=True)
-class _Watch:
-    """Locks of this transaction as they are first seen, and where the WAL stood when it began."""
-
-    conn: Connection
-    started: float = field(default_factory=time.perf_counter)
-    seen: dict[tuple[str, str], float] = field(default_factory=dict)
-    tables: list[int] = field(default_factory=list)
-    wal: str = ""
-    sequences: dict[str, int | None] = field(default_factory=dict)
-
-    def begin(self) -> None:
-        row = self.conn.execute("select pg_current_wal_insert_lsn()::text").fetchone()
-        self.wal = row[0] if row else ""
-        self.tables = [row[0] for row in self.conn.execute(_TABLES)]
-        self.sequences = self._sequences()
-
-    def look(self) -> None:
-        now = time.perf_counter()
-        for table, mode in self.conn.execute(_LOCKS, [self.tables]):
-            self.seen.setdefault((table, mode), now)
-
-    def locks(self) -> tuple[Lock, ...]:
-        now = time.perf_counter()
-        return tuple(Lock(table, mode, now - since) for (table, mode), since in sorted(self.seen.items()))
-
-    def wal_bytes(self) -> int:
-        row = self.conn.execute(
-            "select pg_wal_lsn_diff(pg_current_wal_insert_lsn(), %s::pg_lsn)::bigint", [self.wal]
-        ).fetchone()
-        return int(row[0]) if row else 0
-
-    def moved_sequences(self) -> tuple[str, ...]:
-        now = self._sequences()
-        return tuple(name for name, value in self.sequences.items() if now.get(name) != value)
-
-    def _sequences(self) -> dict[str, int | None]:
-        return dict(
-            self.conn.execute(
-                "select format('%I.%I', schemaname, sequencename), last_value from pg_sequences order by 1"
-            ).fetchall()
-        )
-
-
-# Nobody else can wait for what the migrations create themselves.
-_TABLES = """
-    select c.oid::bigint from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
-    where c.relkind in ('r', 'p') and n.nspname not in ('pg_catalog', 'pg_toast', 'backfill', 'backfill_audit')
-        and c.relname !~ '^_yoyo_'
-"""
-
-_LOCKS = """
-    select l.relation::regclass::text, l.mode
-    from pg_locks as l
-    where l.pid = pg_backend_pid() and l.locktype = 'relation' and l.granted and l.mode <> 'AccessShareLock'
-        and l.relation::bigint = any (%s)
-    order by 1, 2
-"""
-
-_TRIGGERS = """
-    select format('%%s on %%I.%%I', t.tgname, n.nspname, c.relname)
-    from pg_trigger as t
-    join pg_class as c on c.oid = t.tgrelid
-    join pg_namespace as n on n.oid = c.relnamespace
-    where not t.tgisinternal and t.tgenabled <> 'D' and t.tgname !~ '^backfill_(capture|refuse)_'
-        and format('%%I.%%I', n.nspname, c.relname) = any (%s)
-    order by 1
-"""
-
-_CHANGES = """
-    select table_name, operation, business_key, cents_before, cents_after, coalesce(after, before) as image
-    from backfill.change_log where run_id = %s
-"""
-
-_SAMPLE = f"""
-    select * from ({_CHANGES} limit greatest(%s, 1000)) as first order by table_name, business_key limit %s
-"""  # noqa: S608 - constant text
+    accept_taken: bool = False
+    """Apply at READ COMMITTED, and leave to others the rows that they wrote since the rehearsal."""
+    prove_undo: bool | None = None
+    """Whether the rehearsal undoes what it did; None: where it is not too much."""
 
 
 def apply(
@@ -129,17 +77,24 @@ def apply(
     """Rehearse `plan` and, unless it is a dry run or `confirm` says no, apply it.
 
     Returns the report in every case in which the plan was worked through, also where a gate stopped it (the
-    verdict says so). Raises RunnerError where it could not be: no connection, lock, right, or a rejected row.
+    verdict says so); what it says to have left nothing, the server has confirmed to be rolled back. Raises RunnerError
+    where it could not be: no connection, lock, right, or a rejected row; NotProvedError where something ended the
+    transaction.
     """
+    read(settings.sources)  # what may not be in a migration is refused before anything is connected
     progress("compiling the gates")
     compiled = gates_.compile(settings)
-    with connect(settings, application_name="runner apply") as conn:
+    with connect(settings, application_name="runner apply") as conn, Attempts() as attempts:
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
-        _refuse_old_server(conn)
+        as_of = as_of_.resolve(conn, settings, plan.as_of)  # once: of the rehearsal and of the apply
         outside, committed_first = _outside(conn, settings, plan, progress)
+        if advice := _advice(conn, settings):
+            progress(advice)
 
-        def attempt(expected: dict[str, str] | None) -> Attempt:
-            return retrying(lambda: _attempt(conn, settings, plan, compiled, outside, expected, progress), settings)
+        def attempt(expected: Attempt | None) -> Attempt:
+            return retrying(
+                lambda: _attempt(conn, settings, plan, compiled, outside, as_of, expected, attempts, progress), settings
+            )
 
         rehearsal = attempt(None)
 
@@ -148,7 +103,8 @@ def apply(
             zone = conn.info.parameter_status("TimeZone") or ""
             return Report(
                 verdict, settings.shown, version, zone, started_at, last, rehearsal.seconds, outside, differences,
-                committed_first,
+                committed_first, bool(plan.backfills), as_of.isoformat(sep=" ") if as_of else "",
+                attempts.all_causes if differences else (), advice,
             )  # fmt: skip
 
         if rehearsal.stopped:
@@ -159,19 +115,13 @@ def apply(
             return report("rehearsed", rehearsal)
         if not confirm(report("rehearsed", rehearsal)):
             return report("declined", rehearsal)
-        applied = attempt(rehearsal.digests)
+        applied = attempt(rehearsal)
         if applied.stopped:
             return report("gate failed", applied)
         if not applied.backfills and not applied.migrations:
             return report("nothing due", applied)  # another runner did all of it in between
         differences = _differences(rehearsal, applied)
         return report("apply differed" if differences else "applied", applied, differences)
-
-
-def _refuse_old_server(conn: Connection) -> None:
-    if conn.info.server_version < OLDEST_SERVER:
-        found = conn.info.parameter_status("server_version")
-        raise RunnerError(f"the server is PostgreSQL {found}: 15 or newer is needed")
 
 
 def _outside(
@@ -181,13 +131,13 @@ def _outside(
 
     Returns those that the rehearsal leaves out, and those that are committed already.
     """
-    edited = migrations.edited(conn, settings.migrations)
+    edited = migrations.edited(conn, settings.sources)
     if edited:
         raise EditedMigrationError(
             f"{'; '.join(map(str, edited))}. An applied migration never changes: restore the file and write the "
             "change as a new migration"
         )
-    pending = migrations.pending(conn, settings.migrations)
+    pending = migrations.pending(conn, settings.sources)
     conn.rollback()
     names = tuple(migration.id for migration in pending if not migration.transactional)
     if names and plan.allow_non_transactional and not plan.dry_run:
@@ -195,11 +145,11 @@ def _outside(
         # A second connection holds the lock: these statements refuse a transaction of their own. It keeps no
         # snapshot, for which CREATE INDEX CONCURRENTLY would wait.
         with (
-            connect(settings, application_name="runner apply (lock)") as other,
+            connect(settings, application_name="runner apply (lock)", watched=False) as other,
             locked_transaction(other, settings, isolation=IsolationLevel.READ_COMMITTED),
         ):
             other.execute("set local idle_in_transaction_session_timeout = 0")
-            done = migrations.apply_outside(conn, settings.migrations)
+            done = migrations.apply_outside(conn, settings.sources)
         return (), tuple(migration.id for migration in done)
     if names and not plan.dry_run:
         raise NotRehearsableError(
@@ -209,37 +159,70 @@ def _outside(
     return names, ()
 
 
+def _advice(conn: Connection, settings: Settings) -> str:
+    """What is better done first: migrations in one transaction with the data hold their locks to its end."""
+    pending = migrations.pending(conn, settings.sources)
+    row = conn.execute(_LARGEST).fetchone() if pending else None
+    conn.rollback()
+    if row is None:
+        return ""
+    return (
+        f"{counted(len(pending), 'migration')} pending, and {row[0]} has about {row[1]:,} rows: `runner migrate` first "
+        "applies them in short transactions, for which nobody waits long"
+    )
+
+
 def _attempt(
     conn: Connection,
     settings: Settings,
     plan: Plan,
     compiled: gates_.Gates,
     outside: tuple[str, ...],
-    expected: dict[str, str] | None,
+    as_of: datetime | None,
+    expected: Attempt | None,
+    attempts: Attempts,
     progress: Callable[[str], None],
 ) -> Attempt:
-    """The plan in one transaction: rolled back without `expected` digests, else committed where all holds."""
+    """The plan in one transaction: rolled back without an `expected` attempt, else committed where all holds."""
     verb = "rehearsing" if expected is None else "applying"
-    with locked_transaction(conn, settings):
-        watch = _Watch(conn)
+    # What others have committed by then is seen only here.
+    others = expected is not None and plan.accept_taken
+    isolation = IsolationLevel.READ_COMMITTED if others else IsolationLevel.REPEATABLE_READ
+    with locked_transaction(conn, settings, isolation=isolation) as proof:
+        watch = Watch(conn)
         watch.begin()
+        if conn.execute("select to_regprocedure('backfill.require_trusted()') is not null").fetchone() == (True,):
+            conn.execute("select backfill.require_trusted()")  # before a migration touches a table
         progress(f"{verb}: migrations")
-        done = migrations.apply(conn, settings.migrations, leave_out=outside)
+        misfits: list[Misfit] = []
+        done = migrations.apply(conn, settings.sources, leave_out=outside, misfits=misfits, proof=proof)
         watch.look()
         progress(f"{verb}: counting what is due")
-        due = _due(conn, plan.backfills)
+        as_of_.keep(conn, as_of)
+        due = _due(conn, settings, plan.backfills, misfits)
+        as_of_.require(conn, as_of, [row["backfill"] for row in due])
         gates_.require(compiled, [row["backfill"] for row in due])
         results = []
         for row in due:
-            progress(f"{verb}: backfill {row['backfill']}, {row['due_rows']:,} rows")
-            results.append(_backfill(conn, plan, row))
+            progress(f"{verb}: backfill {row['backfill']}, {counted(row['due_rows'], 'row')}")
+            result = _backfill(conn, settings, plan, row)
+            proof.after(f"backfill {result.name}")
             watch.look()
+            if expected is None:
+                attempts.rehearse(conn, result.name, result.run_id, result.rows, plan.accept_taken)
+            elif expected.digests.get(result.name, result.digest) != result.digest:
+                result = replace(result, taken=attempts.left(conn, result.name, result.run_id))
+                if not result.taken:
+                    attempts.differed(conn, result.name, result.run_id)
+            results.append(replace(result, undo=_undo(proof, plan, result, expected, progress)))
         progress(f"{verb}: deferred constraints")
-        conn.execute("set constraints all immediate")
+        with own_names(conn):
+            conn.execute("set constraints all immediate")
+        proof.after("deferred constraints")
         judged: list[gates_.GateResult] = []
         if results:
             progress(f"{verb}: gates")
-            judged = gates_.run(conn, compiled, [result.name for result in results], plan.sample)
+            judged = gates_.run(conn, compiled, [result.name for result in results], plan.sample, after=proof.after)
             judged += [_due_gate(result) for result in results]
         watch.look()
         totals = _totals(results)
@@ -249,9 +232,10 @@ def _attempt(
             totals=totals,
             gates=tuple(judged),
             locks=watch.locks(),
-            triggers=_triggers(conn, results),
+            triggers=watch.triggers([table.table for result in results for table in result.tables]),
             sequences=watch.moved_sequences(),
             wal_bytes=watch.wal_bytes(),
+            misfits=tuple(misfits),
             seconds=time.perf_counter() - watch.started,
         )
         if expected is None and plan.every_row is not None:
@@ -259,23 +243,59 @@ def _attempt(
             for result in results:
                 for change in stream_changes(conn, result.run_id):
                     plan.every_row(change)
-        if expected is None or attempt.stopped or attempt.digests != expected:
-            conn.rollback()
+        undone = expected is None or attempt.stopped or bool(_differences(expected, attempt))
+        if undone:
+            proof.roll_back()
         else:
+            attempt = replace(attempt, chain=chain_head(conn))
             progress("committing")
+    if undone and (
+        analyzed := [
+            t.table for result in results for t in result.tables if t.inserted + t.updated + t.deleted >= ANALYZED
+        ]
+    ):
+        analyze_again(conn, settings, analyzed)
     return attempt
 
 
-def _due(conn: Connection, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Backfills with rows to write or rejects to decide on, in the catalog's order; a wrong name is refused."""
+def _undo(
+    proof: Proof, plan: Plan, result: BackfillResult, expected: Attempt | None, progress: Callable[[str], None]
+) -> Undo:
+    """What the rehearsal finds when it undoes a run; an apply takes it over: it does the same, or nothing."""
+    if expected is not None:
+        return next((item.undo for item in expected.backfills if item.name == result.name), result.undo)
+    if plan.prove_undo is not False:
+        progress(f"rehearsing: undo of {result.name}")
+    undo = prove_undo(proof, result.run_id, result.rows, plan.prove_undo)
+    proof.after(f"undo of {result.name}")
+    return undo
+
+
+def _due(conn: Connection, settings: Settings, names: Sequence[str], misfits: Sequence[Misfit]) -> list[dict[str, Any]]:
+    """Backfills with rows to write or rejects to decide on, in the catalog's order.
+
+    Those of systems that are not selected, or do not fit, are left out; one that is named is refused then, as a wrong
+    name is.
+    """
+    systems: dict[str, str] = dict(conn.execute("select backfill, system from backfill.catalog").fetchall())
+    lost = {misfit.system: misfit for misfit in misfits}
     for name in names:
+        if name in systems:
+            if systems[name] in SYSTEMS:
+                refuse_unselected(systems[name], settings.systems)
+        elif lost:  # its system, most likely, is one of them
+            raise MigrationError(f"there is no backfill {name}: {'; '.join(map(str, misfits))}")
         conn.execute("select backfill.entry(%s)", [name])
+    wanted = [
+        name for name, system in systems.items()
+        if (name in names or not names) and system not in lost and (system not in SYSTEMS or system in settings.systems)
+    ]  # fmt: skip
     with conn.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute("select * from backfill.due(%s)", [list(names) or None]).fetchall()
+        rows = cursor.execute("select * from backfill.due(%s)", [wanted]).fetchall()
     return [row for row in rows if row["due_rows"] or row["rejects"]]
 
 
-def _backfill(conn: Connection, plan: Plan, due: dict[str, Any]) -> BackfillResult:
+def _backfill(conn: Connection, settings: Settings, plan: Plan, due: dict[str, Any]) -> BackfillResult:
     started = time.perf_counter()
     with conn.cursor(row_factory=dict_row) as cursor:
         log = cursor.execute(
@@ -284,7 +304,7 @@ def _backfill(conn: Connection, plan: Plan, due: dict[str, Any]) -> BackfillResu
         ).fetchone()
         assert log is not None  # noqa: S101 - a function call returns a row
         seconds = time.perf_counter() - started
-        left = cursor.execute("select due_rows from backfill.due(%s)", [[due["backfill"]]]).fetchone()
+        left = cursor.execute("select due_rows from backfill.still_due(%s)", [due["backfill"]]).fetchone()
         key = cursor.execute(
             "select t.business_key as key from backfill.catalog as c"
             " join backfill.tracked as t on t.table_name = c.tables[1] where c.backfill = %s",
@@ -305,28 +325,17 @@ def _backfill(conn: Connection, plan: Plan, due: dict[str, Any]) -> BackfillResu
         seconds=seconds,
         tables=table_changes(metrics),
         sample=tuple(sample_changes(conn, log["run_id"], plan.sample)),
+        left_out=tuple(left_out(conn, log["run_id"], plan.sample if plan.every_row is None else None)),
         metrics=metrics,
+        due_relation=due["due_relation"],
+        rule_file=rule_file(settings, due["due_relation"]),
     )
 
 
-def table_changes(metrics: dict[str, Any]) -> tuple[TableChanges, ...]:
-    """The rows and cents by table that a run's log row holds."""
-    return tuple(TableChanges(table, **counts) for table, counts in sorted(metrics.get("tables", {}).items()))
-
-
-def sample_changes(conn: Connection, run_id: uuid.UUID, limit: int) -> list[Change]:
-    """`limit` changes of a run by business key, out of the first thousand: the others need not be unpacked."""
-    rows = conn.execute(_SAMPLE, [run_id, limit, limit]).fetchall()
-    return [Change(*row) for row in rows]
-
-
-def stream_changes(conn: Connection, run_id: uuid.UUID) -> Any:
-    """All changes of a run through a server-side cursor: memory stays flat whatever the number of rows."""
-    with conn.cursor(name="changes") as cursor:
-        cursor.itersize = 2000
-        cursor.execute(_CHANGES, [run_id])
-        for row in cursor:
-            yield Change(*row)
+def rule_file(settings: Settings, relation: str) -> str:
+    """The migration in which the rule of a due view is read, as folder/file; empty where no file makes it."""
+    path = defining(settings.sources, relation)
+    return f"{path.parent.name}/{path.name}" if path else ""
 
 
 def _due_gate(result: BackfillResult) -> gates_.GateResult:
@@ -339,7 +348,7 @@ def _due_gate(result: BackfillResult) -> gates_.GateResult:
         failures=result.due_after,
         rows=[],
         seconds=0.0,
-        message=f"{result.due_after:,} rows are still due after the backfill" if failed else "",
+        message=f"still due after the backfill: {counted(result.due_after, 'row')}" if failed else "",
     )
 
 
@@ -362,11 +371,6 @@ def _totals(results: Sequence[BackfillResult]) -> tuple[TableTotals, ...]:
     return tuple(merged.values())
 
 
-def _triggers(conn: Connection, results: Sequence[BackfillResult]) -> tuple[str, ...]:
-    tables = [table.table for result in results for table in result.tables]
-    return tuple(row[0] for row in conn.execute(_TRIGGERS, [tables]))
-
-
 def _differences(rehearsal: Attempt, applied: Attempt) -> tuple[str, ...]:
     """What the apply would have written otherwise than the rehearsal showed, in words."""
     found = []
@@ -374,9 +378,11 @@ def _differences(rehearsal: Attempt, applied: Attempt) -> tuple[str, ...]:
     after = {result.name: result for result in applied.backfills}
     for name in dict.fromkeys([*before, *after]):
         one, two = before.get(name), after.get(name)
-        if one and two and one.digest == two.digest:
+        if one and two and (one.digest == two.digest or two.taken):
             continue
-        rows = f"{one.rows if one else 0:,} rows in the rehearsal, {two.rows if two else 0:,} in the apply"
+        rows = f"{counted(one.rows if one else 0, 'row')} in the rehearsal, {two.rows if two else 0:,} in the apply"
         found.append(f"{name}: {rows}; digest {(one.digest if one else 'none')[:12]} became "
                      f"{(two.digest if two else 'none')[:12]}")  # fmt: skip
+    found += [f"not in the rehearsal: {misfit}" for misfit in applied.misfits if misfit not in rehearsal.misfits]
+    found += [f"only in the rehearsal: {misfit}" for misfit in rehearsal.misfits if misfit not in applied.misfits]
     return tuple(found)

@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
 from typing import Any, TypeAlias, TypeVar
 
 import psycopg
 from psycopg import IsolationLevel
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
-from psycopg.rows import TupleRow, class_row
+from psycopg.rows import TupleRow
 
-from runner.errors import CommitUnknownError, ConnectError, LockedError, translate
+from runner.budget import Watcher
+from runner.errors import (
+    CommitUnknownError,
+    ConnectError,
+    LockedError,
+    MaxTimeError,
+    NotProvedError,
+    RunnerError,
+    translate,
+)
+from runner.holders import holders_of_lock
+from runner.pinned import ENCODING, OWN_NAMES, PinnedConnection
+from runner.proof import Proof, proved
 from runner.settings import Settings, redact, scrub
 
 Connection: TypeAlias = psycopg.Connection[TupleRow]
 T = TypeVar("T")
 
 RETRIED = ("40001", "40P01", "55P03")
+OLDEST_SERVER = 150000
+_FOREVER = 2**31 - 1
+ENGINE_MAJOR = 0
+"""The major version of backfill.version that this runner works with."""
 
 _GUARD = b"""
     select
@@ -41,7 +57,13 @@ _GUARD = b"""
         (
             select set_config(name, '50ms', true) from pg_catalog.pg_settings
             where name = 'deadlock_timeout' and pg_catalog.has_parameter_privilege('deadlock_timeout', 'set')
-        )
+        ),
+        -- The last resort of max_time, for a client that stands still.
+        (
+            select set_config(name, %(transaction_timeout)s, true) from pg_catalog.pg_settings
+            where name = 'transaction_timeout' and %(transaction_timeout)s <> '0'
+        ),
+        pg_catalog.pg_backend_pid()
 """
 
 # A repeatable-read transaction keeps the snapshot of its first statement, this one, taken just before the
@@ -68,38 +90,31 @@ _TRY_LOCK = b"""
     from attempt
 """
 
-_HOLDER = b"""
-    select l.pid, a.usename as role, a.application_name as application, a.xact_start as since
-    from pg_catalog.pg_locks as l left join pg_catalog.pg_stat_activity as a on a.pid = l.pid
-    where l.locktype = 'advisory' and l.granted and l.objsubid = 1
-        and l.database = (select oid from pg_catalog.pg_database where datname = current_database())
-        and (l.classid::bigint << 32) | l.objid::bigint = hashtextextended(%(name)s, 0)
-"""
 
+class Session(PinnedConnection):
+    """A connection, and the session that watches how long others wait for its transactions."""
 
-class Holder:
-    """Who holds the lock; `since` is null where the role may not see other sessions."""
-
-    def __init__(self, pid: int, role: str | None, application: str | None, since: datetime | None) -> None:
-        self.pid, self.role, self.application, self.since = pid, role, application, since
-
-    def __str__(self) -> str:
-        since = self.since.isoformat(sep=" ", timespec="seconds") if self.since else "an unknown time"
-        name = self.application or "an unnamed application"
-        return f"process {self.pid} ({name}, role {self.role or 'unknown'}) since {since}"
+    watcher: Watcher | None = None
 
 
 @contextmanager
-def connect(settings: Settings, *, application_name: str = "runner") -> Iterator[Connection]:
+def connect(
+    settings: Settings, *, application_name: str = "runner", looking: bool = False, watched: bool = True
+) -> Iterator[Connection]:
     """A connection with autocommit off; what is open at the end is rolled back.
+
+    A server that is too old and an engine of another major version are refused, unless one only wants to look. Its
+    guarded transactions are `watched` for the lock budget and max_time; one that only holds the advisory lock need not
+    be, and may not where CREATE INDEX CONCURRENTLY would wait for the snapshot of the session that watches.
 
     Raises ConnectError, without any secret, where none can be opened, and RunnerError for every driver error
     that leaves the block.
     """
     try:
         # Prepared statements would not find their session again behind a transaction pooler.
-        conn = psycopg.connect(
+        conn = Session.connect(
             settings.conninfo,
+            client_encoding=ENCODING,
             application_name=application_name,
             prepare_threshold=None,
             connect_timeout=_connect_timeout(settings),
@@ -108,32 +123,76 @@ def connect(settings: Settings, *, application_name: str = "runner") -> Iterator
         # The driver's text may repeat pieces of a malformed URL: it is not kept as the cause.
         raise ConnectError(_explain(exc, settings)) from None
     try:
+        if not looking:
+            _refuse_others(conn)
+        conn.watcher = Watcher(settings, application_name) if watched and not looking else None
         yield conn
     except psycopg.Error as exc:
         raise translate(exc) from exc
     finally:
+        if conn.watcher is not None:
+            conn.watcher.close()
         conn.close()
 
 
-def guard(conn: Connection, settings: Settings) -> None:
+def _refuse_others(conn: Connection) -> None:
+    if conn.info.server_version < OLDEST_SERVER:
+        raise RunnerError(
+            f"the server is PostgreSQL {conn.info.parameter_status('server_version')}: 15 or newer is needed"
+        )
+    version = engine_version(conn)
+    if version is not None and int(version.partition(".")[0]) != ENGINE_MAJOR:
+        raise RunnerError(
+            f"this database holds the engine in version {version}, and this runner is for {ENGINE_MAJOR}.x: "
+            f"use a runner of version {version.partition('.')[0]}.x"
+        )
+
+
+def engine_version(conn: Connection) -> str | None:
+    """The version of the engine here; None where it is not installed or not to be seen. Rolls back what is open."""
+    try:
+        if conn.execute("select to_regclass('backfill.version') is null").fetchone() == (True,):
+            return None
+        row = conn.execute("select version from backfill.version order by installed_at desc limit 1").fetchone()
+    except psycopg.errors.InsufficientPrivilege:
+        return None  # what this role then may not do is told where it matters
+    finally:
+        conn.rollback()
+    return str(row[0]) if row else None
+
+
+def guard(conn: Connection, settings: Settings, *, at_once: bool = False) -> None:
     """Set the limits of the transaction that is open, or that this statement opens; they end with it.
+
+    From then on it is watched for the lock budget: `at_once`, or where it lasts.
 
     Transaction-local settings hold through a transaction pooler, where session settings leak to others.
     """
-    conn.execute(
+    left = settings.time_left
+    if left <= 0:
+        raise MaxTimeError(f"max_time of {settings.max_time / 1000:g} s is over: nothing more was begun")
+    statement = settings.statement_timeout
+    if math.isfinite(left):
+        statement = min(statement or _FOREVER, max(1, int(left * 1000)))
+    row = conn.execute(
         _GUARD,
         {
             "lock_timeout": str(settings.lock_timeout),
-            "statement_timeout": str(settings.statement_timeout),
+            "statement_timeout": str(statement),
             "idle": str(settings.idle_in_transaction_timeout),
+            "transaction_timeout": str(int(left * 1000) + 2_000) if math.isfinite(left) else "0",
         },
-    )
+    ).fetchone()
+    watcher = getattr(conn, "watcher", None)
+    if watcher is not None and row is not None:
+        watcher.arm(row[-1], at_once=at_once)
 
 
 @contextmanager
 def transaction(
-    conn: Connection, settings: Settings, *, isolation: IsolationLevel = IsolationLevel.REPEATABLE_READ
-) -> Iterator[Connection]:
+    conn: Connection, settings: Settings, *, isolation: IsolationLevel = IsolationLevel.REPEATABLE_READ,
+    at_once: bool = False,
+) -> Iterator[Connection]:  # fmt: skip
     """A guarded transaction: commits at the end of the block, rolls back when it is left by an error.
 
     A block that has already committed or rolled back, e.g. a rehearsal, ends with nothing to do.
@@ -141,23 +200,29 @@ def transaction(
     _idle(conn)
     conn.isolation_level = isolation
     with _ended(conn):
-        guard(conn, settings)
+        guard(conn, settings, at_once=at_once)
         yield conn
 
 
 @contextmanager
 def locked_transaction(
-    conn: Connection, settings: Settings, *, isolation: IsolationLevel = IsolationLevel.REPEATABLE_READ
-) -> Iterator[Connection]:
-    """As transaction(), holding the advisory lock from before its snapshot to its end."""
+    conn: Connection, settings: Settings, *, isolation: IsolationLevel = IsolationLevel.REPEATABLE_READ,
+    at_once: bool = True,
+) -> Iterator[Proof]:  # fmt: skip
+    """As transaction(), holding the advisory lock from before its snapshot to its end; it proves how it ended.
+
+    Left by an error it is shown to have been rolled back, else NotProvedError says what may have been committed.
+    """
     with _ended(conn):
-        take_lock(conn, settings, isolation=isolation)
-        yield conn
+        take_lock(conn, settings, isolation=isolation, at_once=at_once)
+        with proved(conn) as proof:
+            yield proof
 
 
 def take_lock(
-    conn: Connection, settings: Settings, *, isolation: IsolationLevel = IsolationLevel.REPEATABLE_READ
-) -> None:
+    conn: Connection, settings: Settings, *, isolation: IsolationLevel = IsolationLevel.REPEATABLE_READ,
+    at_once: bool = True,
+) -> None:  # fmt: skip
     """Begin a guarded transaction that holds the project's advisory lock until it ends.
 
     Each try is a transaction of its own, so that the snapshot is not older than the lock. Raises LockedError
@@ -165,35 +230,43 @@ def take_lock(
     """
     _idle(conn)
     conn.isolation_level = isolation
-    deadline = time.monotonic() + settings.lock_wait / 1000
+    deadline = _deadline(settings)
     stale_left = 10  # a busy server commits all the time: a serialization failure catches what is left
     while True:
         locked, stale = conn.execute(_TRY_LOCK).fetchone() or (False, None)  # first, and never waits
         if locked and (not stale or stale_left == 0):
-            guard(conn, settings)
+            guard(conn, settings, at_once=at_once)
             return
-        holders = [] if locked else holders_of_lock(conn)
-        conn.rollback()
         if locked:
+            conn.rollback()
             stale_left -= 1
-        elif settings.lock_wait and time.monotonic() > deadline:
-            raise LockedError(
-                f"another run holds the lock: {', '.join(map(str, holders)) or 'it has just ended'}; waited "
-                f"{settings.lock_wait / 1000:g} s. Wait for it, raise lock_wait in runner.toml, or end it with "
-                f"select pg_terminate_backend({holders[0].pid if holders else 'pid'})"
-            )
         else:
-            time.sleep(random.uniform(0.05, 0.2))  # noqa: S311 - jitter
+            _wait_for(conn, settings, "backfill", deadline, "another run holds the lock")
 
 
-def holders_of_lock(conn: Connection, name: str = "backfill") -> list[Holder]:
-    """Who holds the advisory lock in this database; empty when nobody does."""
-    with conn.cursor(row_factory=class_row(Holder)) as cursor:
-        return cursor.execute(_HOLDER, {"name": name}).fetchall()
+def _deadline(settings: Settings) -> float:
+    return time.monotonic() + settings.lock_wait / 1000 if settings.lock_wait else math.inf
+
+
+def _wait_for(conn: Connection, settings: Settings, lock: str, deadline: float, what: str) -> None:
+    """End the transaction that did not get the lock, and wait a moment. Raises LockedError after the deadline."""
+    holders = holders_of_lock(conn, lock)
+    conn.rollback()
+    if settings.time_left <= 0:
+        raise MaxTimeError(
+            f"max_time of {settings.max_time / 1000:g} s is over: {what}: {', '.join(map(str, holders)) or 'it ended'}"
+        )
+    if time.monotonic() > deadline:
+        raise LockedError(
+            f"{what}: {', '.join(map(str, holders)) or 'it has just ended'}; waited {settings.lock_wait / 1000:g} s. "
+            "Wait for it, raise lock_wait in runner.toml, or end it: "
+            f"{holders[0].end if holders else 'select pg_terminate_backend(pid)'}"
+        )
+    time.sleep(random.uniform(0.05, 0.2))  # noqa: S311 - jitter
 
 
 @contextmanager
-def alone(settings: Settings, name: str) -> Iterator[Callable[[], None]]:
+def exclusive(settings: Settings, name: str) -> Iterator[Callable[[], None]]:
     """No two commands of this name at once, over many transactions: an advisory lock on a connection of its own.
 
     It is at transaction level, so that it goes with its process and holds behind a pooler; the transaction reads
@@ -202,19 +275,9 @@ def alone(settings: Settings, name: str) -> Iterator[Callable[[], None]]:
     """
     with connect(settings, application_name=f"runner {name}") as conn:
         conn.isolation_level = IsolationLevel.READ_COMMITTED
-        deadline = time.monotonic() + settings.lock_wait / 1000
-        while True:
-            row = conn.execute("select pg_try_advisory_xact_lock(hashtextextended(%s, 0))", [name]).fetchone()
-            if row is not None and row[0]:
-                break
-            holders = holders_of_lock(conn, name)
-            conn.rollback()
-            if time.monotonic() > deadline:
-                raise LockedError(
-                    f"another `runner {name}` is at work: {', '.join(map(str, holders)) or 'it has just ended'}; "
-                    f"waited {settings.lock_wait / 1000:g} s. Wait for it, or end it"
-                )
-            time.sleep(random.uniform(0.05, 0.2))  # noqa: S311 - jitter
+        deadline = _deadline(settings)
+        while conn.execute("select pg_try_advisory_xact_lock(hashtextextended(%s, 0))", [name]).fetchone() != (True,):
+            _wait_for(conn, settings, name, deadline, f"another `runner {name}` is at work")
         conn.execute("select set_config('idle_in_transaction_session_timeout', '0', true)")
 
         def awake() -> None:
@@ -246,7 +309,7 @@ def retrying(action: Callable[[], T], settings: Settings, *, sleep: Callable[[fl
         except psycopg.Error as exc:
             if exc.sqlstate not in RETRIED:
                 raise
-            if attempt == settings.retries:
+            if attempt == settings.retries or settings.time_left <= 0:
                 raise translate(exc) from exc
             sleep(min(5.0, 0.1 * 2**attempt) * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
     raise AssertionError("unreachable")
@@ -254,15 +317,41 @@ def retrying(action: Callable[[], T], settings: Settings, *, sleep: Callable[[fl
 
 @contextmanager
 def _ended(conn: Connection) -> Iterator[None]:
+    watcher: Watcher | None = getattr(conn, "watcher", None)
     try:
-        yield
-    except BaseException:
-        # The first error is the one to show; a server that is gone has rolled back already.
-        with suppress(psycopg.Error):
-            conn.rollback()
+        try:
+            yield
+        except BaseException:
+            # The first error is the one to show; a server that is gone has rolled back already.
+            with suppress(psycopg.Error):
+                conn.rollback()
+            raise
+        _commit(conn)
+    except (NotProvedError, CommitUnknownError):
         raise
+    except BaseException as exc:
+        verdict = watcher.verdict(exc) if watcher is not None else None
+        if verdict is None:
+            raise
+        raise verdict.error() from exc
+    finally:
+        if watcher is not None:
+            watcher.disarm()
+
+
+def _commit(conn: Connection) -> None:
+    if conn.info.transaction_status == TransactionStatus.INERROR:
+        conn.rollback()  # which is all that a commit would do, without saying so
+        raise RunnerError("a statement had failed, so that nothing of the transaction was kept")
     try:
+        if conn.info.transaction_status == TransactionStatus.INTRANS:
+            conn.execute(OWN_NAMES)  # for what is deferred to the commit
         conn.commit()
+    except KeyboardInterrupt as exc:
+        raise CommitUnknownError(
+            "interrupted while the server was committing. It kept all of the transaction or nothing: `runner log` and "
+            "`runner status` say which; running the same command again is safe"
+        ) from exc
     except psycopg.OperationalError as exc:
         if not conn.broken:
             raise

@@ -2,36 +2,41 @@
 
 from __future__ import annotations
 
+import select
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Literal
+from typing import Final, TypeAlias
 
 import psycopg
 
-from runner import gates, migrations
-from runner.apply import OLDEST_SERVER
-from runner.database import Connection, connect, holders_of_lock, transaction
+from runner import cache, gates, migrations
+from runner.database import (
+    ENGINE_MAJOR,
+    OLDEST_SERVER,
+    Connection,
+    connect,
+    engine_version,
+    transaction,
+)
+from runner.doctor_rights import ours, owners, rights, row_security
 from runner.errors import RunnerError
+from runner.findings import Finding, one
+from runner.fit import fits
+from runner.holders import Holder, holders_of_lock
 from runner.settings import Settings
+from runner.status import unselected_systems
+from runner.systems import bundled
+from runner.text import counted
 
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line: what was looked at, how it is, and where it is not ok what to do."""
-
-    subject: str
-    state: Literal["ok", "warn", "fail"]
-    message: str
-
-
-Check = Callable[[Connection, Settings], Iterator[Finding]]
+Check: TypeAlias = Callable[[Connection, Settings], Iterator[Finding]]
+_POOLER_SECONDS: Final = 3.0
 
 
 def doctor(settings: Settings) -> list[Finding]:
     """Every check in turn; one that cannot be made is a finding of its own."""
     found: list[Finding] = []
-    with connect(settings, application_name="runner doctor") as conn:
-        found += _pooler(conn)
+    with connect(settings, application_name="runner doctor", looking=True) as conn:
+        found += _pooler(conn, settings)
         for check in CHECKS:
             try:
                 with transaction(conn, settings):
@@ -43,21 +48,39 @@ def doctor(settings: Settings) -> list[Finding]:
     return found
 
 
-def _one(conn: Connection, query: str, *values: object) -> object:
-    row = conn.execute(query, values or None).fetchone()
-    return row[0] if row else None
+_TRACKED: Final = """
+    select t.table_name, u.why || ': mend it, or select backfill.untrack(...)'
+    from backfill.tracked as t
+    join backfill.untrackable(array(select relation from backfill.tracked where active)) as u on u.relation = t.relation
+    where t.active and t.anchor = 'backfill.tracked'::regclass
+    union all
+    select t.table_name, case
+        when bool_or(g.tgenabled in ('D', 'R')) then 'its triggers are disabled: alter table ... enable trigger all'
+        when count(*) < 4 then 'triggers of the engine are missing; the next run puts them on again'
+        else 'its triggers do not fire always (a restore of data only?); the next run sees to it' end
+    from backfill.tracked as t
+    join pg_class as c on c.oid = t.relation
+    left join pg_trigger as g on g.tgrelid = t.relation and g.tgname ~ '^backfill_(capture|refuse_truncate)'
+    where t.active and t.anchor = 'backfill.tracked'::regclass
+    group by t.table_name
+    having count(g.tgname) < 4 or bool_or(g.tgenabled <> 'A')
+    order by 1
+"""
 
 
-def _pooler(conn: Connection) -> Iterator[Finding]:
-    """A transaction pooler gives each transaction whatever session is free: it may be another one each time."""
-    seen = set()
+def _pooler(conn: Connection, settings: Settings) -> Iterator[Finding]:
+    """Whether there is a pooler between, and which.
+
+    One of transactions gives each transaction whatever session is free: another one each time, or, where a second
+    client asks while the first is idle, the first one's. One of sessions keeps a session for each client.
+    """
     pids = set()
     for _ in range(3):
-        pids.add(_one(conn, "select pg_backend_pid()"))
+        pids.add(one(conn, "select pg_backend_pid()"))
         conn.rollback()
-    seen.add(conn.info.backend_pid)
-    parameters = "pgbouncer" in (conn.info.parameter_status("application_name") or "")
-    if len(pids) > 1 or pids != seen or parameters:
+    if pids == {conn.info.backend_pid}:
+        yield Finding("pooler", "ok", "no pooler: a direct connection")
+    elif len(pids) > 1 or _shared(settings, pids):
         yield Finding(
             "pooler",
             "warn",
@@ -66,7 +89,27 @@ def _pooler(conn: Connection) -> Iterator[Finding]:
             "Connect to the server itself for those",
         )
     else:
-        yield Finding("pooler", "ok", "a session of its own")
+        yield Finding("pooler", "ok", "this connection goes through a session pooler: all works as without one")
+
+
+def _shared(settings: Settings, pids: set[object]) -> bool:
+    """Whether a second client is given the session of the first, which is idle and connected.
+
+    A pooler of sessions may have none left for it: then it waits, and that is an answer too.
+    """
+    try:
+        with connect(settings, application_name="runner doctor (pooler)", looking=True) as other:
+            other.pgconn.send_query(b"select pg_catalog.pg_backend_pid()")
+            end = time.monotonic() + _POOLER_SECONDS
+            while other.pgconn.is_busy():
+                if not select.select([other.pgconn.socket], [], [], max(0.0, end - time.monotonic()))[0]:
+                    return False
+                other.pgconn.consume_input()
+            result = other.pgconn.get_result()
+            value = result.get_value(0, 0) if result is not None and result.ntuples else None
+            return value is not None and int(value) in pids
+    except (psycopg.Error, RunnerError):
+        return False
 
 
 def _server(conn: Connection, _settings: Settings) -> Iterator[Finding]:
@@ -75,13 +118,13 @@ def _server(conn: Connection, _settings: Settings) -> Iterator[Finding]:
         yield Finding("server", "fail", f"PostgreSQL {version}: 15 or newer is needed")
     else:
         yield Finding("server", "ok", f"PostgreSQL {version}")
-    if _one(conn, "select pg_is_in_recovery()"):
+    if one(conn, "select pg_is_in_recovery()"):
         yield Finding("primary", "fail", "this server is a standby: connect to the primary")
-    elif _one(conn, "select current_setting('default_transaction_read_only')") == "on":
+    elif one(conn, "select current_setting('default_transaction_read_only')") == "on":
         yield Finding("primary", "fail", "default_transaction_read_only is on for this role: choose another role")
     else:
         yield Finding("primary", "ok", "takes writes")
-    encoding = _one(conn, "select pg_encoding_to_char(encoding) from pg_database where datname = current_database()")
+    encoding = one(conn, "select pg_encoding_to_char(encoding) from pg_database where datname = current_database()")
     if encoding == "UTF8":
         yield Finding("encoding", "ok", "UTF8")
     else:
@@ -90,76 +133,74 @@ def _server(conn: Connection, _settings: Settings) -> Iterator[Finding]:
         )
 
 
+def _engine(conn: Connection, _settings: Settings) -> Iterator[Finding]:
+    version = engine_version(conn)
+    if version is None:
+        yield Finding("engine", "ok", "not installed yet: runner apply")
+    elif int(version.partition(".")[0]) != ENGINE_MAJOR:
+        yield Finding("engine", "fail", f"version {version}: this runner is for {ENGINE_MAJOR}.x")
+    else:
+        yield Finding("engine", "ok", f"version {version}")
+
+
+def _tracked(conn: Connection, _settings: Settings) -> Iterator[Finding]:
+    """Whatever would make the next run refuse, or leave a gap in its capture."""
+    if engine_version(conn) is None:
+        return
+    wrong = [f"{name}: {why}" for name, why in conn.execute(_TRACKED)]
+    if wrong:
+        yield Finding("tracked", "fail", "; ".join(wrong))
+    else:
+        count = one(conn, "select count(*) from backfill.tracked where active")
+        yield Finding("tracked", "ok", f"{count} tables can be captured")
+    restored = one(conn, "select count(*) from backfill.tracked where anchor <> 'backfill.tracked'::regclass")
+    if restored:
+        yield Finding(
+            "restored",
+            "warn",
+            f"{restored} tables were restored with this database: the next run finds them again, and says what of that "
+            "is in doubt",
+        )
+    doubts = "select doubt ->> 'why', doubt ->> 'way' from backfill.tracked where doubt is not null order by table_name"
+    for why, way in conn.execute(doubts).fetchall():
+        yield Finding("restored", "warn", f"{why}: runs until then are not undone. {way}")
+    stamps = "select table_name, trigger_name, array_to_string(columns, ', '), remedy from backfill.stamping_triggers()"
+    for table, trigger, columns, remedy in conn.execute(stamps).fetchall():
+        yield Finding(
+            "stamps",
+            "warn",
+            f"trigger {trigger} of {table} sets {columns}: an undo of updates would be refused; {remedy}",
+        )
+
+
+def _systems(conn: Connection, settings: Settings) -> Iterator[Finding]:
+    left_out = unselected_systems(conn, settings)
+    if left_out:
+        yield Finding(
+            "systems", "warn",
+            f"{', '.join(left_out)} installed and not selected: apply and promote leave them out, their log and undo "
+            "work; add them to systems in runner.toml to go on with them",
+        )  # fmt: skip
+    else:
+        yield Finding("systems", "ok", ", ".join(settings.systems) or "none: the engine and the project's own")
+    done = set(migrations.applied(conn))
+    for fit in fits(conn):
+        installed = any(path.stem in done for path in (bundled("migrations") / fit.system).glob("*.sql"))
+        if fit.system in settings.systems and fit.misfits and not installed:
+            yield Finding(
+                "systems", "warn",
+                f"{fit.system} does not fit, and apply will leave it out with what builds on it: "
+                f"{'; '.join(fit.misfits)}. Alter the table, or take {fit.system} out of systems in runner.toml",
+            )  # fmt: skip
+
+
 def _time_zone(conn: Connection, _settings: Settings) -> Iterator[Finding]:
-    zone = _one(conn, "select current_setting('TimeZone')")
-    known = _one(conn, "select count(*) > 0 from pg_timezone_names where name = %s", zone)
+    zone = one(conn, "select current_setting('TimeZone')")
+    known = one(conn, "select count(*) > 0 from pg_timezone_names where name = %s", zone)
     if known:
         yield Finding("time zone", "ok", f"{zone}; each run keeps it in its log row")
     else:
-        yield Finding("time zone", "warn", f"{zone} is no named zone: alter role … set timezone = 'Region/City'")
-
-
-def _rights(conn: Connection, _settings: Settings) -> Iterator[Finding]:
-    installed = _one(conn, "select to_regnamespace('backfill') is not null")
-    if not installed:
-        create = _one(conn, "select has_database_privilege(current_database(), 'create')")
-        tables = _one(conn, "select coalesce(has_schema_privilege(current_schema(), 'create'), false)")
-        if create and tables:
-            yield Finding("rights", "ok", "may create the schemas of the first apply")
-        elif create:
-            yield Finding(
-                "rights",
-                "fail",
-                "may not create yoyo's tables in the first schema of search_path: grant create on schema public to "
-                "this role, for the first apply",
-            )
-        else:
-            yield Finding(
-                "rights", "fail", "may not create schemas: grant create on database … to this role, for the first apply"
-            )
-    elif _one(conn, "select has_schema_privilege('backfill', 'usage')"
-                    " and has_function_privilege('backfill.run(text, jsonb, integer, text)', 'execute')"):  # fmt: skip
-        yield Finding("rights", "ok", "may run and reverse backfills")
-    else:
-        yield Finding("rights", "fail", "may not run backfills: grant backfill_operator to this role")
-    missing = _one(
-        conn,
-        "select string_agg(r, ', ') from unnest(array['backfill_operator', 'backfill_auditor']) as r"
-        " where not exists (select from pg_roles where rolname = r)",
-    )
-    if missing and installed:
-        yield Finding(
-            "roles",
-            "warn",
-            f"{missing} missing: running and reading are not separated, only the owner may do either. Have somebody "
-            "with CREATEROLE create them, then apply the grants of docs/operations.md",
-        )
-    elif missing and not _one(conn, "select rolcreaterole or rolsuper from pg_roles where rolname = current_user"):
-        yield Finding("roles", "warn", f"{missing} will not be created: this role lacks CREATEROLE. The rest works")
-    else:
-        yield Finding(
-            "roles", "ok", "backfill_operator and backfill_auditor are there" if installed else "can be created"
-        )
-
-
-def _row_security(conn: Connection, _settings: Settings) -> Iterator[Finding]:
-    hidden = _one(
-        conn,
-        """
-        select string_agg(format('%%I.%%I', n.nspname, c.relname), ', ' order by 1)
-        from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
-        where c.relkind in ('r', 'p') and c.relrowsecurity and row_security_active(c.oid)
-            and n.nspname not in ('pg_catalog', 'information_schema')
-        """.replace("%%", "%"),
-    )
-    if hidden:
-        yield Finding(
-            "row security",
-            "fail",
-            f"policies would hide rows of {hidden}: use the owner or a role with BYPASSRLS; until then it is refused",
-        )
-    else:
-        yield Finding("row security", "ok", "no policy hides rows from this role")
+        yield Finding("time zone", "warn", f"{zone} is not a named zone: alter role … set timezone = 'Region/City'")
 
 
 def _locks(conn: Connection, settings: Settings) -> Iterator[Finding]:
@@ -180,25 +221,46 @@ def _locks(conn: Connection, settings: Settings) -> Iterator[Finding]:
             f"process {pid} ({application or 'unnamed'}, role {user}) is in a transaction for {seconds:,} s: its "
             f"locks may block migrations beyond lock_timeout ({settings.lock_timeout} ms)",
         )
-    if not _one(conn, "select has_parameter_privilege('deadlock_timeout', 'set')"):
+    yield _budget(conn, settings)
+    if not one(conn, "select has_parameter_privilege('deadlock_timeout', 'set')"):
         yield Finding(
             "deadlocks",
             "warn",
             "where the application and a run wait for each other, the server may end the application's transaction: "
             "grant set on parameter deadlock_timeout to this role, so that the run gives way",
         )
-    prepared = _one(conn, "select count(*) from pg_prepared_xacts where database = current_database()")
-    if prepared:
+    prepared = (
+        "select gid, owner, prepared from pg_prepared_xacts where database = current_database() order by prepared"
+    )
+    for gid, owner, since in conn.execute(prepared).fetchall():
         yield Finding(
-            "prepared transactions", "warn", f"{prepared} hold locks until somebody ends them: pg_prepared_xacts"
+            "prepared transaction",
+            "warn",
+            f"{gid!r} of role {owner} holds its locks since {since:%Y-%m-%d %H:%M:%S}, whoever is connected: "
+            f"{Holder(None, owner, None, since, gid).end}",
         )
 
 
+def _budget(conn: Connection, settings: Settings) -> Finding:
+    if not settings.lock_budget:
+        return Finding("lock budget", "warn", "lock_budget is 0: others wait for a run as long as it takes")
+    if not one(conn, "select pg_has_role('pg_read_all_stats', 'usage')"):
+        return Finding(
+            "lock budget",
+            "warn",
+            "a run that others wait for is ended, but the query of who waited is hidden from this role: "
+            "grant pg_read_all_stats to it",
+        )
+    return Finding(
+        "lock budget", "ok", f"a run for which others wait longer than {settings.lock_budget / 1000:g} s is ended"
+    )
+
+
 def _migrations(conn: Connection, settings: Settings) -> Iterator[Finding]:
-    edited = migrations.edited(conn, settings.migrations)
+    edited = migrations.edited(conn, settings.sources)
     for item in edited:
         yield Finding("migrations", "fail", f"{item}: restore the file")
-    pending = migrations.pending(conn, settings.migrations)
+    pending = migrations.pending(conn, settings.sources)
     outside = [migration.id for migration in pending if not migration.transactional]
     if outside:
         yield Finding("migrations", "warn", f"cannot be rehearsed: {', '.join(outside)}")
@@ -207,8 +269,8 @@ def _migrations(conn: Connection, settings: Settings) -> Iterator[Finding]:
 
 
 def _space(conn: Connection, _settings: Settings) -> Iterator[Finding]:
-    sync = _one(conn, "select current_setting('synchronous_standby_names')")
-    slots = _one(conn, "select count(*) from pg_replication_slots where not active")
+    sync = one(conn, "select current_setting('synchronous_standby_names')")
+    slots = one(conn, "select count(*) from pg_replication_slots where not active")
     if slots:
         yield Finding("replication", "warn", f"{slots} inactive replication slots keep all WAL that a backfill writes")
     else:
@@ -221,7 +283,22 @@ def _dbt(settings: Settings) -> Iterator[Finding]:
     except RunnerError as exc:
         yield Finding("dbt", "fail", " ".join(str(exc).split()))
     else:
-        yield Finding("dbt", "ok", f"{len(found)} gates compiled")
+        yield Finding("dbt", "ok", counted(len(found), "gate") + " compiled")
+        if fault := found and cache.fault(gates.CACHE):
+            yield Finding("dbt cache", "warn", gates.uncached(fault))
 
 
-CHECKS: tuple[Check, ...] = (_server, _rights, _row_security, _locks, _migrations, _time_zone, _space)
+CHECKS: tuple[Check, ...] = (
+    _server,
+    _engine,
+    _systems,
+    _tracked,
+    owners,
+    ours,
+    rights,
+    row_security,
+    _locks,
+    _migrations,
+    _time_zone,
+    _space,
+)

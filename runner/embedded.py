@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pwd
+import re
 import shlex
 import shutil
 import signal
@@ -24,7 +25,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from runner.errors import EmbeddedServerError
-from runner.settings import ROOT
 
 DEFAULT_VERSION = 18
 PORT = 5432
@@ -34,6 +34,10 @@ SYSTEM = ("/usr/lib/postgresql/{v}/bin", "/usr/pgsql-{v}/bin", "/opt/homebrew/op
 
 # sun_path holds 108 bytes on Linux, 104 on macOS, the ending zero among them.
 _SOCKET_LIMIT = 100
+# pg_ctl starts the server by a shell and puts the data directory between double quotes.
+_SHELL = re.compile(r'["`$\\\n]')
+# A socket's directory goes through lists, connection strings and URLs.
+_SOCKET = re.compile(r"[\w./+-]+")
 
 UNSAFE_BUT_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 """Server settings for data that may be lost: tests."""
@@ -65,7 +69,7 @@ class Server:
     def stop(self) -> None:
         """Stop the server and end its connections; the data stays. Doing it twice is harmless."""
         if self.alive():
-            _run(_control(self, "stop", "-m", "fast"), self.data)
+            _run(_control(self, "stop", "-m", "fast", "-t", "300"), self.data)
         _remove_socket(self.data, self.socket)
 
     def kill(self) -> None:
@@ -99,14 +103,16 @@ def programs(version: int = DEFAULT_VERSION) -> Path:
 
 
 def default_data_directory(version: int = DEFAULT_VERSION) -> Path:
-    """Where the demo keeps its data: .demo/ of the project, or a temporary directory.
+    """Where the demo keeps its data: .demo/ of the working directory, or a temporary directory.
 
-    The latter only when root starts a server below a directory that nobody else may enter, such as /root.
+    The latter only below a directory whose name pg_ctl's shell would take for more than a name, and when root starts
+    a server below one that nobody else may enter, such as /root.
     """
-    inside = ROOT / ".demo" / f"pg{version}"
-    if os.geteuid() != 0 or _reachable(ROOT):
+    here = Path.cwd()
+    inside = here / ".demo" / f"pg{version}"
+    if not _SHELL.search(str(here)) and (os.geteuid() != 0 or _reachable(here)):
         return inside
-    name = hashlib.sha256(str(ROOT).encode()).hexdigest()[:10]
+    name = hashlib.sha256(str(here).encode()).hexdigest()[:10]
     return Path(tempfile.gettempdir()) / f"runner-demo-{name}" / f"pg{version}"
 
 
@@ -153,7 +159,7 @@ def find(data: Path) -> Server | None:
         version = int((data / "PG_VERSION").read_text().strip())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    if len(lines) < 8 or not lines[7].startswith("ready") or not _alive(int(lines[0])):
+    if len(lines) < 8 or not lines[7].startswith(("ready", "standby")) or not _alive(int(lines[0])):
         return None
     return Server(version=version, data=data, socket=Path(lines[4]), programs=programs(version), pid=int(lines[0]))
 
@@ -261,8 +267,8 @@ def _reachable_copy(directory: Path) -> Path:
 
 
 def _socket_directory(data: Path, owner: pwd.struct_passwd | None) -> Path:
-    """The data directory, which is private already, or a short temporary one where the path is too long."""
-    if len(os.fsencode(data / f".s.PGSQL.{PORT}")) <= _SOCKET_LIMIT and "," not in str(data) and " " not in str(data):
+    """The data directory, which is private already, or a short temporary one where its path is too long or odd."""
+    if len(os.fsencode(data / f".s.PGSQL.{PORT}")) <= _SOCKET_LIMIT and _SOCKET.fullmatch(str(data)):
         return data
     socket = Path(tempfile.mkdtemp(prefix="runner-socket-"))
     if owner is not None:

@@ -6,7 +6,7 @@ from the rehearsal, 5 no lock or no serialization, 6 reversal refused.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     import psycopg  # 0.15 s, which `runner --help` need not spend
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 class RunnerError(Exception):
     """The base of all errors that are shown without a traceback; the message names the way out."""
 
-    exit_code: ClassVar[int] = 1
-    sqlstate: ClassVar[str | None] = None
+    exit_code: int = 1
 
 
 class UsageError(RunnerError):
@@ -41,50 +40,32 @@ class CommitUnknownError(RunnerError):
     """The connection broke during the commit: the server may have kept the transaction or not."""
 
 
-class MissingObjectError(RunnerError):
-    """A table, column, function or schema that is needed does not exist."""
-
-
-class PrivilegeError(RunnerError):
-    """The role may not do this."""
-
-
-class RowSecurityError(PrivilegeError):
-    """A row-security policy would have hidden rows; the runner refuses to count what it cannot see."""
-
-
-class ReadOnlyError(RunnerError):
-    """The transaction, the role or the server is read-only."""
-
-
-class DiskFullError(RunnerError):
-    """The server has no room left; it rolled the transaction back."""
-
-
-class StatementTimeoutError(RunnerError):
-    """A statement ran longer than statement_timeout, or somebody cancelled it."""
-
-
-class DatabaseError(RunnerError):
-    """Any other error of the server, with its SQLSTATE."""
+class NotProvedError(RunnerError):
+    """A transaction was ended by what ran in it, or cannot be shown to be rolled back: what may be there is named."""
 
 
 class LockedError(RunnerError):
-    """A lock was not to be had in time."""
+    """Could not get a lock in time."""
 
     exit_code = 5
 
 
-class SerializationError(RunnerError):
-    """A concurrent transaction got in the way; trying again is safe."""
+class LockBudgetError(LockedError):
+    """Somebody waited for the run longer than the lock budget: it was ended, and is not tried again."""
 
-    exit_code = 5
+
+class MaxTimeError(RunnerError):
+    """The verb took longer than max_time."""
 
 
 class GateError(RunnerError):
     """A gate found failing rows."""
 
     exit_code = 3
+
+
+class GateCompileError(RunnerError):
+    """The dbt project cannot be compiled into gates."""
 
 
 class DigestError(RunnerError):
@@ -105,30 +86,6 @@ class NotRehearsableError(MigrationError):
     """A pending migration says `transactional: false`: it cannot be rehearsed or rolled back."""
 
 
-class RemoteError(RunnerError):
-    """A service answered something that its contract does not know; what was landed or confirmed before is kept."""
-
-
-class RemoteUnavailableError(RemoteError):
-    """A service did not answer as it should for as often as it was asked: 429, 5xx, no or a cut connection."""
-
-
-class RemoteAccessError(RemoteError):
-    """A service refuses the token (401, 403)."""
-
-
-class RemoteNotFoundError(RemoteError):
-    """A service does not know what was asked for (404)."""
-
-
-class RemoteRefusedError(RemoteError):
-    """A service cannot take what it was asked (400, 406, 413, 422); its code is named, its text with digits masked."""
-
-
-class LedgerFileError(UsageError):
-    """A file is no ledger that can be read: header, encoding, quotes, line ends."""
-
-
 class SnapshotError(RunnerError):
     """A dump could not be taken or written."""
 
@@ -137,263 +94,170 @@ class EmbeddedServerError(RunnerError):
     """The embedded PostgreSQL could not be found, started or stopped."""
 
 
-class RunStateError(RunnerError):
-    """BF001: a run is open where none may be, or is not open where one must be."""
-
-    sqlstate = "BF001"
-
-
-class CannotTrackError(RunnerError):
-    """BF002: a relation cannot be tracked."""
-
-    sqlstate = "BF002"
-
-
-class NotCapturedError(RunnerError):
-    """BF003: a run would change what is not captured: TRUNCATE, or a cascade into a table that is not tracked."""
-
-    sqlstate = "BF003"
-
-
-class RejectsError(RunnerError):
-    """BF004: source rows were rejected, more than were allowed."""
-
-    exit_code = 3
-    sqlstate = "BF004"
-
-
-class ReversalRefusedError(RunnerError):
-    """BF005: a row is no longer what the run left, or others refer to it."""
-
-    exit_code = 6
-    sqlstate = "BF005"
-
-
-class BaselineMisfitError(RunnerError):
-    """BF006: an existing table does not have the columns that are needed."""
-
-    sqlstate = "BF006"
-
-
-class DuplicatesError(RunnerError):
-    """BF007: rows that must be unique are there already."""
-
-    sqlstate = "BF007"
-
-
-class AppendOnlyError(RunnerError):
-    """BF008: audit tables take no UPDATE, DELETE or TRUNCATE."""
-
-    sqlstate = "BF008"
-
-
-class UnknownNameError(RunnerError):
-    """BF009: no backfill, run or table has this name."""
-
-    exit_code = 2
-    sqlstate = "BF009"
-
-
-class RollbackRefusedError(RunnerError):
-    """BF010: a migration's rollback would destroy what it did not create."""
-
-    sqlstate = "BF010"
-
-
-class LedgerImmutableError(RunnerError):
-    """BF020: what was billed, a kept calculation or a closed month is history: no UPDATE, DELETE or TRUNCATE."""
-
-    sqlstate = "BF020"
-
-
-class ClosedPeriodError(RunnerError):
-    """BF021: the month is closed; corrections go to an open one."""
-
-    sqlstate = "BF021"
-
-
-class CalculationError(RunnerError):
-    """BF022: a rent calculation cannot be made or found from what was given."""
-
-    sqlstate = "BF022"
-
-
-class ClosedPeriodReversalError(ReversalRefusedError):
-    """BF023: a reversal would change a closed month."""
-
-    sqlstate = "BF023"
-
-
-class LedgerIncompleteError(RunnerError):
-    """BF030: the server read fewer lines of a file than were sent."""
-
-    sqlstate = "BF030"
-
-
-class ControlTotalError(RunnerError):
-    """BF011: before + changes do not make after: something wrote past the capture."""
-
-    sqlstate = "BF011"
-
-
-class NothingToCompareError(RunnerError):
-    """BF031: one side of a reconciliation is empty, and nothing passes on nothing."""
-
-    exit_code = 3
-    sqlstate = "BF031"
-
-
-class ComparisonError(RunnerError):
-    """BF032: a comparison was not begun, or its tolerance is no amount."""
-
-    exit_code = 2
-    sqlstate = "BF032"
-
-
-class LinkRefusedError(RunnerError):
-    """BF033: a payment cannot be linked to this invoice."""
-
-    sqlstate = "BF033"
-
-
-class ProfilesMissingError(RunnerError):
-    """BF034: a constraint cannot be had while rows break it."""
-
-    sqlstate = "BF034"
-
-
-class PoliciesMissingError(RunnerError):
-    """BF035: a table without a policy would be hidden as a whole by row level security."""
-
-    sqlstate = "BF035"
-
-
-class DocumentStoreError(RunnerError):
-    """The store of original documents cannot be reached, read or written."""
-
-
-class PayloadConflictError(RunnerError):
-    """BF301: an invoice was backfilled before with another payload."""
-
-    sqlstate = "BF301"
-
-
-class InvoiceRefusedError(RunnerError):
-    """BF302: it would break a rule of invoices."""
-
-    sqlstate = "BF302"
-
-
-class WaiverError(RunnerError):
-    """BF036: a waiver without a reason, or one that does not end within a year."""
-
-    exit_code = 2
-    sqlstate = "BF036"
-
-
-class LedgerConflictError(RunnerError):
-    """BF040: a reference is in the ledger already, with other content."""
-
-    sqlstate = "BF040"
-
-
-class FetchError(RunnerError):
-    """BF041: a step of a fetch that does not run, or an answer that is no array."""
-
-    sqlstate = "BF041"
-
-
-class UnbalancedError(RunnerError):
-    """BF042: a ledger transaction has no postings, or they do not sum to zero."""
-
-    sqlstate = "BF042"
-
-
-class ScheduleLinkError(RunnerError):
-    """BF043: a schedule cannot be linked: unknown, gone, linked, or the mortgage has one."""
-
-    sqlstate = "BF043"
-
-
-class CustomerMismatchError(RunnerError):
-    """BF044: the schedule's customer is not the mortgage's borrower, and no reason was given."""
-
-    sqlstate = "BF044"
-
-
-class NotPostableError(RunnerError):
-    """BF045: a payment that is not approved and settled, or would take effect before its time."""
-
-    sqlstate = "BF045"
-
-
-class PushStateError(RunnerError):
-    """BF046: an answer of the other ledger that does not fit what was sent."""
-
-    sqlstate = "BF046"
-
-
-class UnlinkRefusedError(ReversalRefusedError):
-    """BF047: a link cannot be taken back: none, payments on it, or no reason."""
-
-    sqlstate = "BF047"
-
-
-CUSTOM: dict[str, type[RunnerError]] = {
-    error.sqlstate: error
-    for error in (
-        RunStateError,
-        CannotTrackError,
-        NotCapturedError,
-        RejectsError,
-        ReversalRefusedError,
-        BaselineMisfitError,
-        DuplicatesError,
-        AppendOnlyError,
-        UnknownNameError,
-        RollbackRefusedError,
-        ControlTotalError,
-        LedgerImmutableError,
-        ClosedPeriodError,
-        CalculationError,
-        ClosedPeriodReversalError,
-        LedgerIncompleteError,
-        NothingToCompareError,
-        ComparisonError,
-        LinkRefusedError,
-        ProfilesMissingError,
-        PoliciesMissingError,
-        PayloadConflictError,
-        InvoiceRefusedError,
-        WaiverError,
-        LedgerConflictError,
-        FetchError,
-        UnbalancedError,
-        ScheduleLinkError,
-        CustomerMismatchError,
-        NotPostableError,
-        PushStateError,
-        UnlinkRefusedError,
-    )
+class SqlError(RunnerError):
+    """An error of the server, or of the runner in the same words, by its SQLSTATE: one of CODES or PostgreSQL's."""
+
+    def __init__(self, sqlstate: str, message: str) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+        self.exit_code = CODES[sqlstate].exit_code if sqlstate in CODES else 5 if sqlstate in _CONCURRENT else 1
+
+
+class Code(NamedTuple):
+    """When an SQLSTATE of our own is raised, and with which exit code the runner ends."""
+
+    meaning: str
+    exit_code: int = 1
+
+
+CODES: Final = {
+    "BF001": Code(
+        "a run is open where none may be, not open where one must be, not finished at the commit, or is to be undone "
+        "while it runs"
+    ),
+    "BF002": Code(
+        "`track()`, or a run, cannot watch a table completely: a view, foreign, partitioned, inherited, temporary, "
+        "unlogged or distributed table, one with a rule, without a primary key, with more than 160 columns, with a "
+        "cast WITH FUNCTION to or from text, or with a trigger called like the engine's; or `rebind()` was "
+        "told what is not so"
+    ),
+    "BF003": Code(
+        "a run would change what is not captured: TRUNCATE of a tracked table, or a foreign key's cascade into one "
+        "that is not tracked"
+    ),
+    "BF004": Code("more source rows cannot be taken than were allowed; the first ten are in the detail", 3),
+    "BF005": Code(
+        "rows changed since or missing, rows of others refer to what would be removed, a constraint, a value or a "
+        "trigger keeps rows from coming back, a trigger would change rows that the run had not, or it is in doubt "
+        "since a restore which table or column is which",
+        6,
+    ),
+    "BF006": Code(
+        "an existing table lacks a column, has it in another type, or has a NOT NULL column that nobody fills"
+    ),
+    "BF007": Code("rows that must be unique are there twice, before an index could forbid it"),
+    "BF008": Code("UPDATE, DELETE or TRUNCATE of an audit table"),
+    "BF009": Code(
+        "there is no backfill, run or function of that name; or a name cannot be registered: its place is taken", 2
+    ),
+    "BF010": Code("rolling a migration back would destroy the audit, or rows that it did not create"),
+    "BF011": Code("before + changes do not make after"),
+    "BF012": Code(
+        "what a run captured is not all that happened to tracked tables in it: triggers, shape or rows changed past "
+        "the capture; table and cause are named"
+    ),
+    "BF013": Code(
+        "staging is written past the engine, or what is staged is no longer what was loaded; table and file are named"
+    ),
+    "BF014": Code(
+        "code on a table (its triggers, defaults, checks, types) belongs to a role that nobody has trusted; or a table "
+        "is tracked by somebody who does not own it"
+    ),
+    "BF015": Code(
+        "an as-of that is no moment or not past, that the backfill cannot keep since it names no column for it, or of "
+        "which it cannot be seen whether older transactions still write",
+        2,
+    ),
+    "BF016": Code("an as-of younger than a transaction that is still writing, which is named", 5),
+    "BF017": Code(
+        "a run cannot be reversed because its images are not here: they were exported to a file, which is named, or "
+        "values in them were erased",
+        6,
+    ),
+    "BF018": Code(
+        "an export, restore, erasure or seal that cannot be made: the file is not the one, or does not hold what the "
+        "chain says; no such image; no reason"
+    ),
+    "BF020": Code(
+        "what was billed, a kept rent calculation or a closed month would be changed, by anything but a reversal"
+    ),
+    "BF021": Code("a change of a closed month; corrections go to an open one"),
+    "BF022": Code("a rent calculation cannot be made from what was given: the value, the key or the person is named"),
+    "BF023": Code("a reversal would change a closed month", 6),
+    "BF030": Code(
+        "the server read fewer lines of a file than were sent: by hand, a line of `\\.` alone ends the data before "
+        "PostgreSQL 18 (the runner makes it a reject)"
+    ),
+    "BF031": Code("one side of a reconciliation is empty: nothing passes on nothing", 3),
+    "BF032": Code("a comparison that was not begun, or with a tolerance below zero", 2),
+    "BF033": Code(
+        "`billing.link_payment()`: another company, customer or currency, a draft or void invoice, more than is open, "
+        "no reason"
+    ),
+    "BF034": Code(
+        "`billing.require_profiles()` while invoices of customers have no billing profile; the first ten are in the "
+        "detail"
+    ),
+    "BF035": Code("`billing.enable_rls()` on a table without a policy: all of it would be hidden"),
+    "BF036": Code("a waiver without a reason, or one that does not end within a year", 2),
+    "BF040": Code(
+        "`ledger.record_payment_collection()`: the reference is in the ledger with another account, amount or "
+        "effective date; each difference is named"
+    ),
+    "BF041": Code(
+        "a step of a fetch that was never begun or is over; an answer of the processor that is not an array; dates "
+        "that are not dates"
+    ),
+    "BF042": Code("at the commit: a ledger transaction has no postings, or they do not sum to zero for each asset"),
+    "BF043": Code(
+        "`lending.link_schedule()`: the processor does not have the schedule, it is linked, or the mortgage has one"
+    ),
+    "BF044": Code(
+        "the schedule's customer is not the mortgage's borrower; override it with a reason, which the log keeps"
+    ),
+    "BF045": Code("a payment that is not approved, not settled yet, or would take effect in the future"),
+    "BF046": Code("a transaction would be confirmed that was never sent, or under another id than before"),
+    "BF047": Code(
+        "`lending.unlink_schedule()`: nothing is linked, payments of the schedule are on the mortgage, no reason", 6
+    ),
+    "BF301": Code("an invoice was backfilled before under this number with another payload; the fields are named"),
+    "BF302": Code(
+        "a backfill, issue or correction of an invoice would break a rule, or lacks something; where the rule is a "
+        "constraint, the error names it"
+    ),
 }
+"""SQLSTATEs of our own, class BF; docs/errors.md has the same table."""
 
-_GONE = {"57P01", "57P02", "57P03", "57P05", "25P03", "08003", "08006"}
-_MISSING = {"42P01", "42703", "42883", "3F000", "42704"}
+OUTSIDE: Final = "outside a transaction, where what was done stays"
+"""A note on a driver error: of what ran so it is not said that nothing was kept."""
 
+_CONCURRENT: Final = ("40001", "40P01")
+_GONE: Final = {"57P01", "57P02", "57P03", "57P05", "25P03", "08003", "08006"}
 
-def _text(exc: psycopg.Error) -> str:
-    """The server's own message with detail and hint, without the SQL around it."""
-    diag = exc.diag
-    primary = diag.message_primary or str(exc).strip() or type(exc).__name__
-    parts = [primary]
-    if diag.message_detail:
-        parts.append(f"({diag.message_detail.strip()})")
-    # Whoever knows what was being done, e.g. which migration, has left a note.
-    return ": ".join([*getattr(exc, "__notes__", []), " ".join(parts)])
-
-
-def _hint(exc: psycopg.Error, fallback: str) -> str:
-    return exc.diag.message_hint or fallback
+# What happened, and the way out where the server gives no hint.
+_SERVER: Final = {
+    "53100": (
+        "the server's disk is full: ",
+        ("{kept}make room for the table, its indexes, WAL and the audit (the dry run prints how much), then run again"),
+    ),
+    "25006": (
+        "the database is read-only here: ",
+        "Connect to the primary server with a role whose default_transaction_read_only is off",
+    ),
+    "57014": (
+        "a statement was cancelled: ",
+        "{kept}raise statement_timeout in runner.toml if the work is known to take longer",
+    ),
+    "42501": (
+        "",
+        (
+            "Use a role that may (backfill_operator to execute, backfill_auditor to read), or grant it. What a "
+            "backfill's function or a trigger of its tables reaches for is granted to the engine's owner, "
+            "backfill_owner"
+        ),
+    ),
+    **dict.fromkeys(
+        _CONCURRENT,
+        (
+            "a concurrent transaction got in the way: ",
+            "{kept}run the same command again; where an application writes what is read, with --as-of '1 hour ago'",
+        ),
+    ),
+    **dict.fromkeys(
+        ("42P01", "42703", "42883", "3F000", "42704"),
+        ("", "Is this the right database? runner status lists pending migrations"),
+    ),
+}
 
 
 def translate(exc: psycopg.Error) -> RunnerError:
@@ -403,56 +267,35 @@ def translate(exc: psycopg.Error) -> RunnerError:
     """
     import psycopg
 
-    state = exc.sqlstate
+    state, hint = exc.sqlstate, exc.diag.message_hint
     text = _text(exc)
-    if state in CUSTOM:
-        hint = exc.diag.message_hint
-        return CUSTOM[state](f"{text}. {hint}" if hint else text)
+    kept = "" if OUTSIDE in getattr(exc, "__notes__", ()) else "Nothing of the open transaction was kept; "
     if state in _GONE or (state is None and isinstance(exc, psycopg.OperationalError | psycopg.InterfaceError)):
         return ServerGoneError(
-            f"the server ended the connection: {text}. Nothing of the open transaction was kept; "
-            "see the server's log, then run the same command again"
-        )
-    if state == "53100":
-        return DiskFullError(
-            f"the server's disk is full: {text}. The transaction was rolled back; make room for the table, "
-            "its indexes, WAL and the audit (the dry run prints how much), then run again"
+            f"the server ended the connection: {text}. {kept}see the server's log, then run the same command again"
         )
     if state == "55P03":
         return LockedError(
-            f"a lock was not to be had within lock_timeout: {text}. See pg_locks for who holds it, wait for that "
+            f"could not get the lock within lock_timeout: {text}. See pg_locks for who holds it, wait for that "
             "transaction or raise lock_timeout in runner.toml"
         )
-    if state in ("40001", "40P01"):
-        return SerializationError(
-            f"a concurrent transaction got in the way: {text}. Nothing was kept; run the same command again"
+    # By the server's own place, since its words are in its own language.
+    if state == "42501" and exc.diag.source_function == "check_enable_rls":
+        hint = (
+            "Rows would be hidden and counts wrong: use a role with BYPASSRLS, or the table's owner without FORCE ROW "
+            "LEVEL SECURITY"
         )
-    if state == "42501":
-        return _privilege(exc, text)
-    if state == "25006":
-        return ReadOnlyError(
-            f"the database is read-only here: {text}. Connect to the primary server with a role whose "
-            "default_transaction_read_only is off"
-        )
-    if state == "57014":
-        return StatementTimeoutError(
-            f"a statement was cancelled: {text}. Nothing was kept; raise statement_timeout in runner.toml "
-            "if the work is known to take longer"
-        )
-    if state in _MISSING:
-        return MissingObjectError(
-            f"{text}. {_hint(exc, 'Is this the right database? runner status lists pending migrations')}"
-        )
-    where = f" [SQLSTATE {state}]" if state else ""
-    hint = exc.diag.message_hint
-    return DatabaseError(f"{text}{where}" + (f". {hint}" if hint else ""))
+    before, way_out = _SERVER.get(state or "", ("", ""))
+    where = "" if state is None or state in CODES or state in _SERVER else f" [SQLSTATE {state}]"
+    advice = way_out.replace("{kept}", kept) if before else hint or way_out
+    return SqlError(state or "", f"{before}{text}{where}" + (f". {advice}" if advice else ""))
 
 
-def _privilege(exc: psycopg.Error, text: str) -> PrivilegeError:
-    if "row-level security" in text:
-        return RowSecurityError(
-            f"{text}. Rows would be hidden and counts wrong: use a role with BYPASSRLS, or the table's owner "
-            "without FORCE ROW LEVEL SECURITY"
-        )
-    way_out = "Use a role that may (backfill_operator to execute, backfill_auditor to read), or grant it"
-    return PrivilegeError(f"{text}. {_hint(exc, way_out)}")
+def _text(exc: psycopg.Error) -> str:
+    """The server's own message with detail, without the SQL around it."""
+    diag = exc.diag
+    text = diag.message_primary or str(exc).strip() or type(exc).__name__
+    if diag.message_detail:
+        text += f" ({diag.message_detail.strip()})"
+    # Whoever knows what was being done, e.g. which migration, has left a note.
+    return ": ".join([*getattr(exc, "__notes__", []), text])

@@ -9,13 +9,15 @@ a runner that finds it imports no dbt. What a test means is dbt's alone; here no
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
@@ -25,15 +27,24 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row, tuple_row
 
-from runner.errors import GateError, RunnerError
+from runner import cache, dbt_root
+from runner.database import connect, transaction
+from runner.errors import GateCompileError, GateError, RunnerError
+from runner.pinned import ROLE_NAMES, role_names
+from runner.planning import plan_for_many
 from runner.settings import Settings
+from runner.shared_models import ONE_STATEMENT, Model, models_of, share
+from runner.systems import SYSTEMS
+from runner.text import clean
 
 Severity = Literal["error", "warn"]
 Status = Literal["pass", "warn", "fail", "error"]
 
 COMPILE_SECONDS: Final = 300
-_FORMAT: Final = 1  # of the kept file
-_NOT_SOURCE: Final = ("target", "logs")
+_LOG: Final = logging.getLogger(__name__)
+CACHE: Final = "gates"
+"""The folder of the cache where compiled gates are kept."""
+_FORMAT: Final = 3  # of the kept file
 _RETRYABLE: Final = (
     psycopg.errors.SerializationFailure,
     psycopg.errors.DeadlockDetected,
@@ -49,10 +60,6 @@ offline:
     gates: {type: postgres, host: offline.invalid, port: 5432, user: nobody, password: "", dbname: offline,
             schema: reconciliation, threads: 1}
 """
-
-
-class GateCompileError(RunnerError):
-    """The dbt project cannot be compiled into gates."""
 
 
 class NoGateError(GateError):
@@ -72,6 +79,10 @@ class Gate:
     fail_calc: str = "count(*)"
     warn_if: str = "!= 0"
     error_if: str = "!= 0"
+    models: tuple[Model, ...] = ()
+    """Models that `sql` holds as common table expressions, each after those that it uses."""
+    uses: tuple[str, ...] = ()
+    """Those of them that it refers to itself."""
 
 
 Gates: TypeAlias = tuple[Gate, ...]
@@ -97,18 +108,31 @@ class GateResult:
 
 
 def compile(settings: Settings) -> Gates:  # noqa: A001 - read as gates.compile
-    """All tests of the dbt project that carry a tag, by name; from the cache where the project is unchanged.
+    """The gates of the selected systems and of the own project, by name; from the cache where nothing has changed.
 
-    Raises GateCompileError with dbt's own words.
+    A gate is a test with a tag, or one in a folder below tests/, whose name then is its tag. With neither a system nor
+    an own project there is none, and no dbt is started. Raises GateCompileError with dbt's own words.
     """
-    kept = _cache() / f"{_key(settings.dbt_project)}.json"
+    if not settings.systems and dbt_root.own_project(settings) is None:
+        return ()
+    kept = f"{_key(settings)}.json"
     try:
-        return _load(kept.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError, KeyError):
-        pass  # not there yet, or not whole: it is made anew
-    gates = _from_manifest(_dbt_compile(settings.dbt_project))
-    _keep(kept, gates)
+        return _load(cache.read(CACHE, kept) or "")
+    except (ValueError, TypeError, KeyError):
+        pass  # not there yet, not to be trusted, or not whole: it is made anew
+    gates = _from_manifest(_dbt_compile(settings))
+    fault = cache.write(CACHE, kept, json.dumps([asdict(gate) for gate in gates]))
+    if fault is not None:
+        _LOG.warning("%s", clean(uncached(fault)))
     return gates
+
+
+def uncached(fault: str) -> str:
+    """What it costs that compiled gates cannot be kept, and the way out."""
+    return (
+        f"the compiled gates cannot be kept ({fault}): dbt compiles them anew each time, which takes seconds. Set "
+        "XDG_CACHE_HOME to a folder of your own that nobody else may write"
+    )
 
 
 def require(gates: Gates, backfills: Collection[str]) -> None:
@@ -122,16 +146,90 @@ def require(gates: Gates, backfills: Collection[str]) -> None:
         )
 
 
-def run(conn: psycopg.Connection[Any], gates: Gates, backfills: Collection[str], sample: int = 20) -> list[GateResult]:
+def run(
+    conn: psycopg.Connection[Any],
+    gates: Gates,
+    backfills: Collection[str],
+    sample: int = 20,
+    *,
+    after: Callable[[str], None] = lambda _: None,
+) -> list[GateResult]:
     """Run the gates of `backfills` inside the open transaction; at most `sample` failing rows of each are fetched.
 
-    Each runs read-only below a savepoint of its own, so that neither its errors nor its settings stay behind.
-    A gate whose SQL fails is a result (status error). Raises NoGateError, and psycopg.OperationalError where the
-    server or a lock failed rather than the gate.
+    Each runs read-only below a savepoint of its own, so that neither its errors nor its settings stay behind; `after`
+    each, which is named, the caller may look at the transaction. A gate whose SQL fails is a result (status error).
+    Raises NoGateError, and psycopg.OperationalError where the server or a lock failed, or where somebody or
+    statement_timeout cancelled it, rather than the gate: the next one would find the same.
     """
     require(gates, backfills)
     wanted = set(backfills)
-    return [_run(conn, gate, sample) for gate in gates if wanted.intersection(gate.backfills)]
+    shared = _shared(conn, [gate for gate in gates if wanted.intersection(gate.backfills)])
+    after("models that several gates read")
+    results = []
+    for gate in shared:
+        results.append(_run(conn, gate, sample))
+        after(f"gate {gate.name}")
+    return results
+
+
+@dataclass(frozen=True, slots=True)
+class GateCheck:
+    """How the gates of the selected systems and of the own project judge committed data."""
+
+    database: str
+    server: str
+    gates: tuple[GateResult, ...]
+    unguarded: tuple[str, ...]
+    """Backfills of the catalog, of what was selected or is the project's own, that no gate could stop."""
+
+    @property
+    def stopped(self) -> tuple[GateResult, ...]:
+        """The gates that forbid a commit."""
+        return tuple(gate for gate in self.gates if gate.stops)
+
+    @property
+    def exit_code(self) -> int:
+        """3 where a gate stops, or where a backfill has none."""
+        return 3 if self.stopped or self.unguarded else 0
+
+
+def check(settings: Settings, *, sample: int = 20, progress: Callable[[str], None] = lambda _: None) -> GateCheck:
+    """Run all gates on committed data in one read-only snapshot: what CI asks. Waivers of a promotion do not count.
+
+    Raises RunnerError where the engine or a selected system is not installed.
+    """
+    progress("compiling the gates")
+    compiled = compile(settings)
+    with connect(settings, application_name="runner gates") as conn, transaction(conn, settings):
+        unguarded = _unguarded(conn, settings, compiled)
+        progress("gates")
+        shared = _shared(conn, compiled)
+        conn.execute("set transaction read only")
+        results = tuple(_run(conn, gate, sample) for gate in shared)
+        server = conn.info.parameter_status("server_version") or ""
+    return GateCheck(settings.shown, server, results, unguarded)
+
+
+def _unguarded(conn: psycopg.Connection[Any], settings: Settings, gates: Gates) -> tuple[str, ...]:
+    engine = conn.execute("select to_regclass('backfill.catalog') is not null").fetchone()
+    if not (engine and engine[0]):
+        raise RunnerError("there is nothing to judge: the engine is not installed in this database; runner apply")
+    catalog = conn.execute("select backfill, system from backfill.catalog order by position").fetchall()
+    missing = [name for name in settings.systems if name not in {system for _, system in catalog}]
+    if missing:
+        raise RunnerError(
+            f"{', '.join(missing)}: not installed in this database; runner apply, or select others in runner.toml"
+        )
+    guarded = {name for gate in gates if gate.severity == "error" for name in gate.backfills}
+    left_out = set(SYSTEMS) - set(settings.systems)
+    return tuple(name for name, system in catalog if system not in left_out and name not in guarded)
+
+
+def _shared(conn: psycopg.Connection[Any], gates: Sequence[Gate]) -> Gates:
+    """The gates, with the models that several of them read computed once; the transaction is not read-only yet."""
+    with role_names(conn):
+        texts = share(conn, gates)
+    return tuple(replace(gate, sql=text) for gate, text in zip(gates, texts, strict=True))
 
 
 def _run(conn: psycopg.Connection[Any], gate: Gate, sample: int) -> GateResult:
@@ -143,15 +241,14 @@ def _run(conn: psycopg.Connection[Any], gate: Gate, sample: int) -> GateResult:
         # Rolled back in any case: that alone undoes `set local` before the end of the transaction.
         with conn.transaction(force_rollback=True):
             conn.execute("set transaction read only")
-            conn.execute("set local jit = off")  # compiling plans of large estimates costs more than it gives
-            conn.execute("set local work_mem = '64MB'")  # gates join and group whole tables
+            conn.execute(ROLE_NAMES)
+            plan_for_many(conn)
             status, failures = _judge(conn, gate)
             if status != "pass":
                 rows = _sample(conn, gate, sample)
     except psycopg.OperationalError as exc:
-        if not isinstance(exc, psycopg.errors.QueryCanceled):
-            raise
-        status, failures, message = "error", 0, _words(exc)
+        exc.add_note(f"gate {gate.name}")
+        raise
     except psycopg.Error as exc:
         if conn.closed or isinstance(exc, _RETRYABLE):
             raise
@@ -161,14 +258,17 @@ def _run(conn: psycopg.Connection[Any], gate: Gate, sample: int) -> GateResult:
 
 def _judge(conn: psycopg.Connection[Any], gate: Gate) -> tuple[Status, int]:
     """As dbt does: its get_test_sql, then its order of severity, error_if and warn_if."""
-    query = sql.SQL("select {calc}, {calc} {warn_if}, {calc} {error_if} from (\n{test}\n) as dbt_internal_test").format(
+    query = sql.SQL(
+        "{one} select {calc}, {calc} {warn_if}, {calc} {error_if} from (\n{test}\n) as dbt_internal_test"
+    ).format(
+        one=ONE_STATEMENT,
         calc=sql.SQL(gate.fail_calc),
         warn_if=sql.SQL(gate.warn_if),
         error_if=sql.SQL(gate.error_if),
         test=sql.SQL(gate.sql),
     )
-    with conn.cursor(row_factory=tuple_row) as cursor:
-        row = cursor.execute(query).fetchone()
+    with psycopg.RawCursor(conn, row_factory=tuple_row) as cursor:
+        row = cursor.execute(query, [1]).fetchone()
     if row is None or row[0] is None:
         raise psycopg.DataError(f"fail_calc {gate.fail_calc} gave no number")
     failures, should_warn, should_error = row
@@ -180,41 +280,21 @@ def _judge(conn: psycopg.Connection[Any], gate: Gate) -> tuple[Status, int]:
 
 
 def _sample(conn: psycopg.Connection[Any], gate: Gate, sample: int) -> list[dict[str, Any]]:
-    query = sql.SQL("select * from (\n{test}\n) as failing limit {sample}").format(
-        test=sql.SQL(gate.sql), sample=sample
+    query = sql.SQL("{one} select * from (\n{test}\n) as failing limit {sample}").format(
+        one=ONE_STATEMENT, test=sql.SQL(gate.sql), sample=sample
     )
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(query).fetchall()
+    with psycopg.RawCursor(conn, row_factory=dict_row) as cursor:
+        return cursor.execute(query, [1]).fetchall()
 
 
 def _words(exc: psycopg.Error) -> str:
-    return exc.diag.message_primary or str(exc)
+    return " ".join((exc.diag.message_primary or str(exc)).split())
 
 
-def _cache() -> Path:
-    """In the user's own cache, not in the project: it is SQL that will run with the user's rights."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path("~/.cache").expanduser()) / "backfill-runner" / "gates"
-
-
-def _key(project: Path) -> str:
-    """sha256 over dbt's versions and the project's files with their names."""
-    if not (project / "dbt_project.yml").is_file():
-        raise GateCompileError(f"{project} holds no dbt_project.yml: name the dbt project in runner.toml (dbt_project)")
-    digest = sha256(f"{_FORMAT} {_version('dbt-core')} {_version('dbt-postgres')}".encode())
-    for file in sorted(_sources(project)):
-        content = file.read_bytes()
-        digest.update(f"\0{file.relative_to(project).as_posix()}\0{len(content)}\0".encode())
-        digest.update(content)
-    return digest.hexdigest()
-
-
-def _sources(project: Path) -> Iterator[Path]:
-    for directory, folders, files in os.walk(project):
-        here = Path(directory)
-        # What dbt writes, at the top only; and what starts with a dot, which it does not read.
-        folders[:] = [name for name in folders if name[0] != "." and not (here == project and name in _NOT_SOURCE)]
-        yield from (here / name for name in files if name[0] != ".")
+def _key(settings: Settings) -> str:
+    """sha256 over dbt's versions and all that the root project is made of."""
+    versions = f"{_FORMAT} {_version('dbt-core')} {_version('dbt-postgres')}"
+    return sha256(versions.encode() + dbt_root.fingerprint(settings)).hexdigest()
 
 
 def _version(package: str) -> str:
@@ -224,49 +304,70 @@ def _version(package: str) -> str:
         raise GateCompileError(f"{package} is not installed beside the runner: make install") from exc
 
 
-def _keep(file: Path, gates: Gates) -> None:
-    """Write whole or not at all, also beside another runner; a cache that cannot be written only costs time."""
-    try:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, delete=False) as part:
-            json.dump([asdict(gate) for gate in gates], part)
-        Path(part.name).replace(file)
-    except OSError:
-        return
-
-
 def _load(text: str) -> Gates:
-    return tuple(Gate(**{**values, "backfills": tuple(values["backfills"])}) for values in json.loads(text))
+    return tuple(
+        Gate(
+            **{**row, "backfills": tuple(row["backfills"]), "models": tuple(row["models"]), "uses": tuple(row["uses"])}
+        )
+        for row in json.loads(text, object_hook=_model)
+    )
+
+
+def _model(values: dict[str, Any]) -> Any:
+    """What json.loads() makes of an object: a model where it is one."""
+    return (
+        Model(values["name"], values["sql"], tuple(values["uses"]))
+        if values.keys() == {"name", "sql", "uses"}
+        else values
+    )
 
 
 def _from_manifest(manifest: dict[str, Any]) -> Gates:
-    """The tests of dbt's manifest that carry a tag; dbt's unit tests and disabled tests are not among its tests."""
-    tests = [node for node in manifest["nodes"].values() if node["resource_type"] == "test" and node["tags"]]
-    return tuple(_gate(node) for node in sorted(tests, key=lambda node: str(node["name"])))
+    """The gates among dbt's tests; its unit tests and disabled tests are not among them."""
+    tests = [node for node in manifest["nodes"].values() if node["resource_type"] == "test" and _guarded(node)]
+    twice = [name for name, count in Counter(node["name"] for node in tests).items() if count > 1]
+    if twice:  # dbt takes it where the projects differ; a waiver and a report could not tell which is meant
+        files = sorted(
+            f"{node['package_name']}: {node['original_file_path']}" for node in tests if node["name"] in twice
+        )
+        raise GateCompileError(f"two gates are named {twice[0]}; rename one of {', '.join(files)}")
+    nodes = manifest["nodes"]
+    return tuple(_gate(node, nodes) for node in sorted(tests, key=lambda node: str(node["name"])))
 
 
-def _gate(node: dict[str, Any]) -> Gate:
+def _guarded(node: dict[str, Any]) -> tuple[str, ...]:
+    """The backfills that a test guards: its tags, else its folder below tests/. A model's untagged test guards none."""
+    folders = [] if "test_metadata" in node else node["fqn"][1:-1]
+    return tuple(sorted(node["tags"])) or tuple(folders[-1:])
+
+
+def _gate(node: dict[str, Any], nodes: dict[str, Any]) -> Gate:
     config = node["config"]
     limit = config.get("limit")
+    models, uses = models_of(node, nodes)
     return Gate(
         name=node["name"],
         sql=node["compiled_code"] + (f"\nlimit {limit}" if limit is not None else ""),
         severity="error" if config["severity"].lower() == "error" else "warn",
-        backfills=tuple(sorted(node["tags"])),
+        backfills=_guarded(node),
         description=" ".join(node.get("description", "").split()),
         fail_calc=config["fail_calc"],
         warn_if=config["warn_if"],
         error_if=config["error_if"],
+        models=models,
+        uses=uses,
     )
 
 
-def _dbt_compile(project: Path) -> dict[str, Any]:
+def _dbt_compile(settings: Settings) -> dict[str, Any]:
     """dbt's manifest. In a process of its own: dbt takes 100 MB, five seconds and the logging of whoever imports it."""
     with tempfile.TemporaryDirectory(prefix="gates-") as scratch:
+        root = Path(scratch) / "root"
+        dbt_root.write_root(settings, root, profile="offline", gates=True)
         (Path(scratch) / "profiles.yml").write_text(_PROFILE, encoding="utf-8")
         command = [
             sys.executable, "-c", "from dbt.cli.main import cli; cli()", "--quiet", "--no-use-colors", "compile",
-            "--project-dir", str(project.resolve()), "--profiles-dir", scratch,
+            "--project-dir", str(root), "--profiles-dir", scratch,
             "--profile", "offline", "--target", "gates", "--target-path", scratch, "--log-path", scratch,
             "--no-introspect", "--no-populate-cache", "--no-partial-parse", "--no-version-check",
             "--no-send-anonymous-usage-stats", "--warn-error-options", _MISSING_IS_AN_ERROR,
@@ -278,11 +379,12 @@ def _dbt_compile(project: Path) -> dict[str, Any]:
                 command, cwd=scratch, env=environment, capture_output=True, text=True, timeout=COMPILE_SECONDS,
                 check=False,
             )  # fmt: skip
-            if done.returncode:
-                raise GateCompileError(f"the dbt project {project} cannot be compiled: {_dbt_words(done)}")
-            manifest: dict[str, Any] = json.loads((Path(scratch) / "manifest.json").read_text(encoding="utf-8"))
         except subprocess.TimeoutExpired as exc:
-            raise GateCompileError(f"dbt compile of {project} took longer than {COMPILE_SECONDS} s") from exc
+            raise GateCompileError(f"dbt compile took longer than {COMPILE_SECONDS} s") from exc
+        if done.returncode:
+            project = settings.dbt_project or "of the selected systems"
+            raise GateCompileError(f"the dbt project {project} cannot be compiled: {_dbt_words(done)}")
+        manifest: dict[str, Any] = json.loads((Path(scratch) / "manifest.json").read_text(encoding="utf-8"))
     return manifest
 
 

@@ -1,19 +1,27 @@
-"""`runner promote`: the runbook's checklist, each line proved, and the sheet that Finance signs."""
+"""`runner promote`: the runbook's checklist, each line proved."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+import psycopg
+from psycopg import sql
+
 from runner import gates as gates_
 from runner import migrations
 from runner.database import Connection, connect, transaction
-from runner.report import money
+from runner.errors import RunnerError, translate
+from runner.pinned import ROLE_NAMES
+from runner.proof import Proof, proved
 from runner.settings import Settings
 from runner.snapshot import checksum
+from runner.status import unselected_systems
+from runner.text import counted, money
 
 State = Literal["green", "waived", "red"]
 
@@ -26,6 +34,11 @@ class Waiver:
     until: str
     reason: str
     actor: str
+
+    @property
+    def kept(self) -> str:
+        """What is committed, whatever becomes of the output."""
+        return f"The waiver of {self.test} is committed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +76,15 @@ def promote(
     snapshot_hours: int = 24,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Promotion:
-    """Prove every line; nothing is written: what the smoke test does is rolled back."""
+    """Prove every line; nothing is written: what the smoke test does is rolled back, and that is proved."""
     progress("compiling the gates")
     compiled = gates_.compile(settings)
-    with connect(settings, application_name="runner promote") as conn, transaction(conn, settings):
+    with (
+        connect(settings, application_name="runner promote") as conn,
+        transaction(conn, settings, at_once=True),
+        _on_primary(conn),
+        proved(conn) as proof,
+    ):
         found = [_migrations(conn, settings)]
         if found[0].state == "red":
             waivers: dict[str, Waiver] = {}
@@ -74,13 +92,13 @@ def promote(
             waivers = _waivers(conn)
             found.insert(0, _snapshot(conn, snapshot_hours))
             progress("gates")
-            found.append(_gates(conn, compiled, waivers))
+            left_out = list(unselected_systems(conn, settings))
+            backfills = _backfills(conn, left_out)
+            found.append(_gates(proof, compiled, backfills, waivers))
             progress("what is due")
-            found.append(_due(conn, waivers))
-            found += _schema(conn)
-            progress("smoke test")
-            found.append(_smoke(conn))
-        conn.rollback()
+            found.append(_due(conn, backfills, waivers))
+            found += _checks(proof, left_out, progress)
+        proof.roll_back()
         server = conn.info.parameter_status("server_version") or ""
     return Promotion(
         stage=stage,
@@ -93,8 +111,14 @@ def promote(
     )
 
 
+def _on_primary(conn: Connection) -> AbstractContextManager[None]:
+    if conn.execute("select pg_is_in_recovery()").fetchone() == (True,):
+        raise RunnerError("this server is a standby, on which nothing can be tried: promote on the primary")
+    return nullcontext()
+
+
 def waive(settings: Settings, test: str, *, until: str, reason: str, actor: str | None = None) -> Waiver:
-    """Record that `test` may fail until a day (ISO). Raises WaiverError for one without reason or end."""
+    """Record that `test` may fail until a day (ISO). Raises SqlError BF036 for one without reason or end."""
     with connect(settings, application_name="runner waive") as conn, transaction(conn, settings):
         row = conn.execute(
             "select test, until::text, reason, actor from backfill.waive(%s, %s, %s, %s)", [test, until, reason, actor]
@@ -109,8 +133,8 @@ def _waivers(conn: Connection) -> dict[str, Waiver]:
 
 
 def _migrations(conn: Connection, settings: Settings) -> Line:
-    pending = [f"{item.id} is pending: runner apply" for item in migrations.pending(conn, settings.migrations)]
-    edited = [str(item) for item in migrations.edited(conn, settings.migrations)]
+    pending = [f"{item.id} is pending: runner apply" for item in migrations.pending(conn, settings.sources)]
+    edited = [str(item) for item in migrations.edited(conn, settings.sources)]
     message = f"{len(pending)} pending, {len(edited)} edited"
     return Line("migrations", "red" if pending or edited else "green", message, (*pending, *edited))
 
@@ -138,16 +162,21 @@ def _snapshot(conn: Connection, hours: int) -> Line:
     return Line("snapshot", "red" if wrong else "green", message, tuple(wrong))
 
 
-def _gates(conn: Connection, compiled: gates_.Gates, waivers: dict[str, Waiver]) -> Line:
-    catalog = [row[0] for row in conn.execute("select backfill from backfill.catalog order by position").fetchall()]
+def _backfills(conn: Connection, left_out: list[str]) -> list[str]:
+    """Those of the catalog, less the ones of systems that are installed and no longer selected."""
+    query = "select backfill from backfill.catalog where system <> all (%s) order by position"
+    return [row[0] for row in conn.execute(query, [left_out]).fetchall()]
+
+
+def _gates(proof: Proof, compiled: gates_.Gates, catalog: list[str], waivers: dict[str, Waiver]) -> Line:
     guarded = {name for gate in compiled if gate.severity == "error" for name in gate.backfills}
     bad = [f"{name} has no gate" for name in catalog if name not in guarded]
     waived = []
-    results = gates_.run(conn, compiled, sorted(guarded))
+    results = gates_.run(proof.conn, compiled, sorted(guarded), after=proof.after)
     for result in results:
         if not result.stops:
             continue
-        text = f"{result.name}: {result.failures:,} failing rows"
+        text = f"{result.name}: {counted(result.failures, 'failing row')}"
         if result.status == "error":  # nobody can answer for what nobody has seen
             bad.append(f"{result.name} could not be run: {result.message}")
         elif result.name in waivers:
@@ -159,62 +188,48 @@ def _gates(conn: Connection, compiled: gates_.Gates, waivers: dict[str, Waiver])
     return Line("gates", "red" if bad else "waived" if waived else "green", message, (*bad, *waived))
 
 
-def _due(conn: Connection, waivers: dict[str, Waiver]) -> Line:
+def _due(conn: Connection, backfills: list[str], waivers: dict[str, Waiver]) -> Line:
     bad, waived = [], []
-    rows = conn.execute("select backfill, due_rows, due_cents, rejects from backfill.due()").fetchall()
+    query = "select backfill, due_rows, due_cents, rejects from backfill.due(%s)"
+    rows = conn.execute(query, [backfills]).fetchall()
     for backfill, due_rows, due_cents, rejects in rows:
         if not due_rows and not rejects:
             continue
-        text = f"{backfill}: {due_rows:,} rows of {money(due_cents)} due, {rejects:,} rejects"
+        text = f"{backfill}: {counted(due_rows, 'row')} of {money(due_cents)} due, {counted(rejects, 'reject')}"
         if backfill in waivers:
             waived.append(f"{text}; waived until {waivers[backfill].until}: {waivers[backfill].reason}")
         else:
             bad.append(f"{text}; runner apply {backfill}, or runner waive {backfill}")
-    message = f"{len(rows)} backfills, {len(bad)} with work left, {len(waived)} waived"
+    message = f"{counted(len(rows), 'backfill')}, {len(bad)} with work left, {len(waived)} waived"
     return Line("backfills", "red" if bad else "waived" if waived else "green", message, (*bad, *waived))
 
 
-def _schema(conn: Connection) -> list[Line]:
-    found: dict[str, list[str]] = {"constraints": [], "policies": []}
-    for subject, finding, detail in conn.execute("select * from backfill.promotion_checks()").fetchall():
-        found[subject].append(f"{finding}: {detail}")
-    words = {"constraints": "every foreign key and check is validated", "policies": "row-level security is prepared"}
-    return [
-        Line(name, "red" if bad else "green", f"{len(bad)} in the way" if bad else words[name], tuple(bad))
-        for name, bad in found.items()
-    ]
+def _checks(proof: Proof, left_out: list[str], progress: Callable[[str], None]) -> Iterator[Line]:
+    """The lines that the engine, the systems and the project registered in backfill.promotion_check."""
+    query = "select name, function_name from backfill.promotion_check where system <> all (%s) order by position"
+    registered = proof.conn.execute(query, [left_out]).fetchall()
+    for name, function in registered:
+        progress(name)
+        line = _check(proof, name, function)
+        proof.after(f"check {name}")
+        yield line
 
 
-def _smoke(conn: Connection) -> Line:
-    with conn.transaction(force_rollback=True):
-        steps = conn.execute("select step, passed, message from billing.smoke_test()").fetchall()
-    bad = tuple(f"{step}: {message}" for step, passed, message in steps if not passed)
-    message = ", ".join(step for step, passed, _ in steps if passed) or "no step passes"
-    return Line("billing flows", "red" if bad else "green", message, bad)
-
-
-def sheet(found: Promotion) -> str:
-    """The sign-off sheet for Finance, in Markdown."""
-    marks = {"green": "✓", "waived": "waived", "red": "✗"}
-    lines = [
-        f"# Promotion to {found.stage}: {'ready' if found.green else 'not ready'}",
-        "",
-        f"{found.database} · PostgreSQL {found.server} · {found.checked_at}",
-        "",
-        "| | line | what was found |",
-        "|---|---|---|",
-        *(f"| {marks[line.state]} | {line.name} | {_cell(line.message)} |" for line in found.lines),
-    ]
-    for line in found.lines:
-        if line.details:
-            lines += ["", f"## {line.name}", "", *(f"- {detail}" for detail in line.details)]
-    if found.waivers:
-        lines += ["", "## Waivers", "", "| test | until | by | why |", "|---|---|---|---|"]
-        lines += [f"| {w.test} | {w.until} | {w.actor} | {_cell(w.reason)} |" for w in found.waivers]
-    lines += ["", "## Signed", "", "| role | name | date | signature |", "|---|---|---|---|"]
-    lines += [f"| {role} | | | |" for role in ("Finance", "Operations")]
-    return "\n".join(lines) + "\n"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+def _check(proof: Proof, name: str, function: str) -> Line:
+    query = sql.SQL("select passed, finding, way_out from {}()").format(sql.Identifier(*function.split(".", 1)))
+    try:
+        with proof.savepoint(undone=True):  # what a check writes is not kept
+            proof.conn.execute(ROLE_NAMES)
+            found = proof.conn.execute(query).fetchall()
+    except psycopg.Error as exc:
+        if proof.conn.closed or isinstance(exc, psycopg.OperationalError):
+            raise
+        return Line(name, "red", "could not be checked", (" ".join(str(translate(exc)).split()),))
+    bad = tuple(f"{finding}: {way_out}" if way_out else finding for passed, finding, way_out in found if not passed)
+    if not found:
+        return Line(name, "red", "nothing was checked", (f"{function}() returned no row",))
+    if bad:
+        few = [finding for passed, finding, _ in found if not passed]
+        words = "; ".join(few) if len(few) <= 2 else f"{few[0]}, and {len(few) - 1} more"
+        return Line(name, "red", words, bad)
+    return Line(name, "green", found[0][1] if len(found) == 1 else f"{len(found)} checks hold")

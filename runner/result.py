@@ -10,14 +10,17 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from runner.gates import GateResult
+from runner.migrations import Misfit
 
-Verdict = Literal["nothing due", "rehearsed", "applied", "declined", "gate failed", "apply differed"]
+Verdict = Literal["nothing due", "rehearsed", "applied", "declined", "not asked", "gate failed", "apply differed"]
+"""`declined` is a person's no; `not asked`: there was no terminal on which to ask, and --yes was not given."""
 
 EXIT_CODES: dict[Verdict, int] = {
     "nothing due": 0,
     "rehearsed": 0,
     "applied": 0,
     "declined": 0,
+    "not asked": 2,
     "gate failed": 3,
     "apply differed": 4,
 }
@@ -36,13 +39,27 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A source row that a run could not take and was allowed to leave out, as backfill.reject keeps it."""
+
+    source: str
+    source_key: str
+    line: int | None
+    reason: str
+    cents: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class TableTotals:
-    """A control total: rows and cents before and after, and what the changes add up to."""
+    """A control total: rows and cents before and after, and what the changes add up to.
+
+    A table that the plan does not write is not counted: null. That its changes are these is proved by the capture.
+    """
 
     table: str
-    rows_before: int
+    rows_before: int | None
     rows_changed: int
-    rows_after: int
+    rows_after: int | None
     cents_before: int | None
     cents_changed: int
     cents_after: int | None
@@ -50,7 +67,7 @@ class TableTotals:
     @property
     def proved(self) -> bool:
         """Whether before + changes = after."""
-        return self.rows_before + self.rows_changed == self.rows_after and (
+        return (self.rows_before is None or self.rows_before + self.rows_changed == self.rows_after) and (
             self.cents_before is None or self.cents_before + self.cents_changed == self.cents_after
         )
 
@@ -63,6 +80,24 @@ class TableChanges:
     inserted: int
     updated: int
     deleted: int
+    cents: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """Whether the rehearsal undid a run: how many rows came back, or what refused it, or why it was not tried."""
+
+    state: Literal["proved", "refused", "not tried"]
+    rows: int
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A row of the rehearsal that the apply left to somebody else, who had written it by then; its key and cents."""
+
+    table: str
+    key: str
     cents: int | None
 
 
@@ -83,11 +118,25 @@ class BackfillResult:
     tables: tuple[TableChanges, ...]
     sample: tuple[Change, ...]
     metrics: dict[str, Any] = field(default_factory=dict)
+    due_relation: str = ""
+    """The view whose SELECT decides what is written, and in `rule_file` the migration that makes it."""
+    rule_file: str = ""
+    undo: Undo = Undo("not tried", 0, "only a rehearsal tries it")
+    """Of an apply, what its rehearsal found."""
+    left_out: tuple[LeftOut, ...] = ()
+    """A sample of the `rejects`."""
+    taken: tuple[Taken, ...] = ()
+    """Rows of the rehearsal that others wrote meanwhile, with --accept-taken: all that the apply wrote less."""
 
     @property
     def rows(self) -> int:
         """Rows written, all tables."""
         return sum(table.inserted + table.updated + table.deleted for table in self.tables)
+
+    @property
+    def several(self) -> bool:
+        """Whether it wrote rows of more than one table."""
+        return sum(bool(table.inserted or table.updated or table.deleted) for table in self.tables) > 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +161,10 @@ class Attempt:
     sequences: tuple[str, ...]
     wal_bytes: int
     seconds: float
+    misfits: tuple[Misfit, ...] = ()
+    """Systems that were left out because their migrations do not fit this database."""
+    chain: str = ""
+    """Head of the chain that an apply commits, N:hash: the anchor to keep. Empty where nothing was committed."""
 
     @property
     def stopped(self) -> tuple[GateResult, ...]:
@@ -139,11 +192,38 @@ class Report:
     differences: tuple[str, ...] = ()
     committed_first: tuple[str, ...] = ()
     """Migrations that --allow-non-transactional committed before the rehearsal: they stay, whatever the verdict."""
+    named: bool = False
+    """Whether backfills were asked for by name: what does not fit and was not asked for is only a warning then."""
+    as_of: str = ""
+    """What was not settled before this moment was left out; empty: nothing was, for that."""
+    unsteady: tuple[str, ...] = ()
+    """Of an apply that differed: columns that get another value in each attempt, and the way out."""
+    advice: str = ""
+    """What had better be done first, where there is something: `runner migrate`, on a large database."""
+
+    @property
+    def kept(self) -> str:
+        """What is committed, whatever becomes of the output; empty where nothing is."""
+        if self.verdict != "applied":
+            what = ", ".join(self.committed_first)
+            return f"Committed: migrations {what}" if what else ""
+        runs = ", ".join(f"{item.name} as run {item.run_id}" for item in self.attempt.backfills)
+        return f"All of it is committed: {runs or 'migrations'}. `runner log` shows it"
 
     @property
     def exit_code(self) -> int:
-        """As documented for `runner apply`."""
-        return EXIT_CODES[self.verdict]
+        """As documented for `runner apply`; 1 where a system that is selected had to be left out."""
+        return EXIT_CODES[self.verdict] or int(bool(self.attempt.misfits) and not self.named)
+
+
+@dataclass(frozen=True, slots=True)
+class Stamped:
+    """Rows of a table that a reversal brought back but for stamped columns, which these triggers set anew."""
+
+    table: str
+    columns: tuple[str, ...]
+    rows: int
+    triggers: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +232,43 @@ class Reversal:
 
     run_id: uuid.UUID
     backfill: str
-    verdict: Literal["rehearsed", "reversed", "declined", "already reversed"]
+    verdict: Literal["rehearsed", "reversed", "declined", "not asked", "already reversed"]
     reversal_id: uuid.UUID | None
     counts: tuple[tuple[str, str, int], ...]
     cents: tuple[TableChanges, ...]
     sample: tuple[tuple[str, str, str], ...]
     seconds: float
+    stamped: tuple[Stamped, ...] = ()
+    chain: str = ""
+    """Its link of the chain, N:hash; empty where nothing was committed."""
+
+    @property
+    def kept(self) -> str:
+        """What is committed, whatever becomes of the output; empty where nothing is."""
+        return f"The undo is committed as run {self.reversal_id}" if self.verdict == "reversed" else ""
+
+    @property
+    def exit_code(self) -> int:
+        """2 where nobody could be asked."""
+        return 2 if self.verdict == "not asked" else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Rewind:
+    """What `runner rollback --since RUN` found and did: the reversal of each run, the newest run first."""
+
+    since: uuid.UUID
+    verdict: Literal["rehearsed", "reversed", "declined", "not asked", "already reversed"]
+    reversals: tuple[Reversal, ...]
+    seconds: float
+
+    @property
+    def kept(self) -> str:
+        """What is committed, whatever becomes of the output; empty where nothing is."""
+        runs = ", ".join(str(item.reversal_id) for item in self.reversals)
+        return f"The undo is committed: runs {runs}" if self.verdict == "reversed" else ""
+
+    @property
+    def exit_code(self) -> int:
+        """2 where nobody could be asked."""
+        return 2 if self.verdict == "not asked" else 0

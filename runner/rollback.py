@@ -1,24 +1,38 @@
-"""`runner rollback`: try the reversal of a run, show it, and only then do it."""
+"""`runner rollback`: try the reversal of a run, or of it and all after it, show it, and only then do it."""
 
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Final, Literal, TypeVar
 
-from runner.apply import table_changes
 from runner.database import Connection, connect, locked_transaction, retrying
 from runner.errors import DigestError
-from runner.log import find_run
-from runner.result import Reversal
+from runner.pinned import own_names
+from runner.result import Reversal, Rewind, Stamped
+from runner.runs import Run, find_run, table_changes
 from runner.settings import Settings
 
-_REVERSE = """
-    with undone as materialized (select * from backfill.reverse_run(%s, %s)),
-    numbered as (select *, row_number() over (partition by table_name order by result desc) as place from undone)
-    select table_name, result, count(*), array_agg(business_key order by place) filter (where place <= %s)
-    from numbered group by 1, 2 order by 1, 2
+# One statement does and sums up; its rows, as many as the runs wrote, stay in the server.
+_COUNTS: Final = """,
+    numbered as (
+        select *, row_number() over (partition by run_id, table_name order by result desc) as place from undone)
+    select run_id, table_name, result, count(*), array_agg(business_key order by place) filter (where place <= %s)
+    from numbered group by 1, 2, 3 order by 1, 2, 3
 """
+_REVERSE: Final = f"""
+    with undone as materialized (select %s::uuid as run_id, * from backfill.reverse_run(%s, %s)){_COUNTS}
+"""  # noqa: S608 - constant text
+_REVERSE_SINCE: Final = f"""
+    with undone as materialized (select * from backfill.reverse_since(%s, %s)){_COUNTS}
+"""  # noqa: S608 - constant text
+_UNDONE_BY: Final = "select run_id from backfill.backfill_log where reverses = %s order by completed_at desc limit 1"
+
+Found = dict[uuid.UUID, list[tuple[str, str, int, list[str] | None]]]
+Verdict = Literal["rehearsed", "reversed", "declined"]
+Shown = TypeVar("Shown", Reversal, Rewind)
 
 
 def rollback(
@@ -33,58 +47,131 @@ def rollback(
 ) -> Reversal:
     """Reverse a run, named by its id or the beginning of it. Twice is a no-op.
 
-    Raises ReversalRefusedError (exit 6), with everything as it was, where a row is no longer what the run left,
+    Raises SqlError BF005 (exit 6), with everything as it was, where a row is no longer what the run left,
     and DigestError (exit 4) where the reversal would no longer be the one that was shown.
     """
-    with connect(settings, application_name="runner rollback") as conn:
 
-        def attempt(expected: str | None) -> tuple[Reversal, str]:
-            return retrying(lambda: _attempt(conn, settings, given, expected, actor, sample), settings)
-
-        progress("rehearsing the reversal")
-        shown, digest = attempt(None)
-        if dry_run or shown.verdict == "already reversed":
-            return shown
-        if not confirm(shown):
-            return _with(shown, "declined")
-        progress("reversing")
-        done, again = attempt(digest)
-        if again != digest:
-            raise DigestError(
-                f"the reversal of run {shown.run_id} would differ from the one shown: nothing was changed"
-            )
-        return done
-
-
-def _attempt(
-    conn: Connection, settings: Settings, given: str, expected: str | None, actor: str | None, sample: int
-) -> tuple[Reversal, str]:
-    """One reversal: rolled back without an `expected` digest or with another one, else committed."""
-    started = time.perf_counter()
-    with locked_transaction(conn, settings):
+    def undo(conn: Connection) -> tuple[Reversal, str]:
+        started = time.perf_counter()
         run = find_run(conn, given)
         if run.status == "reversed":
             counts = (("", "already original", 0),)
             return Reversal(run.run_id, run.backfill, "already reversed", run.reversed_by, counts, (), (), 0.0), ""
-        # One statement does and sums up; its rows, as many as the run wrote, stay in the server.
-        rows = conn.execute(_REVERSE, [run.run_id, actor, sample]).fetchall()
-        conn.execute("set constraints all immediate")
-        reversal = conn.execute("select reversed_by from backfill.backfill_log where run_id = %s", [run.run_id])
-        undo = find_run(conn, str((reversal.fetchone() or [None])[0]))
-        if expected is None or undo.digest != expected:
-            conn.rollback()
+        rows = conn.execute(_REVERSE, [run.run_id, run.run_id, actor, sample]).fetchall()
+        with own_names(conn):
+            conn.execute("set constraints all immediate")
+        shown, digest = _reversal(conn, run.run_id, _by_run(rows))
+        return replace(shown, seconds=time.perf_counter() - started), digest
+
+    return _shown_then_done(settings, given, undo, _told, dry_run=dry_run, confirm=confirm, progress=progress)
+
+
+def rollback_since(
+    settings: Settings,
+    given: str,
+    *,
+    dry_run: bool,
+    confirm: Callable[[Rewind], bool],
+    actor: str | None = None,
+    sample: int = 5,
+    progress: Callable[[str], None],
+) -> Rewind:
+    """Reverse a run and all that came after it, the newest first: all of them or none. Twice is a no-op.
+
+    `sample`: rows shown of each run and table. Raises as `rollback` does.
+    """
+
+    def undo(conn: Connection) -> tuple[Rewind, str]:
+        started = time.perf_counter()
+        run = find_run(conn, given)
+        since = conn.execute("select r from backfill.runs_since(%s) as r", [run.run_id]).fetchall()
+        rows = conn.execute(_REVERSE_SINCE, [run.run_id, actor, sample]).fetchall()
+        with own_names(conn):
+            conn.execute("set constraints all immediate")
+        found = _by_run(rows)
+        # A load that captured nothing was left as it is.
+        undone = [run_id for (run_id,) in since if find_run(conn, str(run_id)).status == "reversed"]
+        if not undone:
+            return Rewind(run.run_id, "already reversed", (), 0.0), ""
+        each = [_reversal(conn, run_id, found) for run_id in undone]
+        seconds = time.perf_counter() - started
+        return Rewind(run.run_id, "rehearsed", tuple(one for one, _ in each), seconds), " ".join(d for _, d in each)
+
+    def told(shown: Rewind, verdict: Verdict) -> Rewind:
+        return replace(shown, verdict=verdict, reversals=tuple(_told(one, verdict) for one in shown.reversals))
+
+    return _shown_then_done(settings, given, undo, told, dry_run=dry_run, confirm=confirm, progress=progress)
+
+
+def _shown_then_done(
+    settings: Settings,
+    given: str,
+    undo: Callable[[Connection], tuple[Shown, str]],
+    told: Callable[[Shown, Verdict], Shown],
+    *,
+    dry_run: bool,
+    confirm: Callable[[Shown], bool],
+    progress: Callable[[str], None],
+) -> Shown:
+    """Try it and roll back, ask, do it again: committed only where the digest is that of what was shown."""
+
+    def attempt(conn: Connection, expected: str | None) -> tuple[Shown, str]:
+        with locked_transaction(conn, settings) as proof:
+            shown, digest = undo(conn)
+            if expected is None or digest != expected:
+                proof.roll_back()
+        return shown, digest
+
+    with connect(settings, application_name="runner rollback") as conn:
+        progress("rehearsing the reversal")
+        shown, digest = retrying(lambda: attempt(conn, None), settings)
+        if shown.verdict == "already reversed":
+            return shown
+        shown = told(shown, "rehearsed")
+        if dry_run:
+            return shown
+        if not confirm(shown):
+            return told(shown, "declined")
+        progress("reversing")
+        done, again = retrying(lambda: attempt(conn, digest), settings)
+        if again != digest:
+            raise DigestError(f"the reversal of run {given} would differ from the one shown: nothing was changed")
+        return told(done, "reversed")
+
+
+def _told(shown: Reversal, verdict: Verdict) -> Reversal:
+    """The same with this verdict; the id of a run that was rolled back names nothing."""
+    done = verdict == "reversed"
+    return replace(
+        shown, verdict=verdict, reversal_id=shown.reversal_id if done else None, chain=shown.chain if done else ""
+    )
+
+
+def _by_run(rows: list[tuple[Any, ...]]) -> Found:
+    found: Found = {}
+    for run_id, table, result, count, keys in rows:
+        found.setdefault(run_id, []).append((table, result, count, keys))
+    return found
+
+
+def _reversal(conn: Connection, run_id: uuid.UUID, found: Found) -> tuple[Reversal, str]:
+    """The reversal of a run that has just been done in this transaction, and its digest."""
+    run = find_run(conn, str(run_id))
+    undo: Run = find_run(conn, str((conn.execute(_UNDONE_BY, [run_id]).fetchone() or [None])[0]))
+    rows = found.get(run_id, [])
     result = Reversal(
-        run_id=run.run_id,
+        run_id=run_id,
         backfill=run.backfill,
-        verdict="rehearsed" if expected is None else "reversed",
-        reversal_id=None if expected is None else undo.run_id,
-        counts=tuple((table, found, count) for table, found, count, _ in rows),
+        verdict="rehearsed",
+        reversal_id=undo.run_id,
+        counts=tuple((table, result, count) for table, result, count, _ in rows),
         cents=table_changes(undo.metrics),
-        sample=tuple((table, key, found) for table, found, _, keys in rows for key in keys or ()),
-        seconds=time.perf_counter() - started,
+        sample=tuple((table, key, result) for table, result, _, keys in rows for key in keys or ()),
+        seconds=0.0,
+        chain=undo.link or "",
+        stamped=tuple(
+            Stamped(one["table"], tuple(one["columns"]), one["rows"], tuple(one["triggers"]))
+            for one in undo.metrics.get("stamped_anew", [])
+        ),
     )
     return result, undo.digest or ""
-
-
-def _with(shown: Reversal, verdict: Literal["declined"]) -> Reversal:
-    return Reversal(shown.run_id, shown.backfill, verdict, None, shown.counts, shown.cents, shown.sample, shown.seconds)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg import pq
 
 from runner import embedded
-from runner.database import connect, transaction
+from runner.database import Connection, connect, step
 from runner.errors import EmbeddedServerError, SnapshotError
 from runner.settings import Settings, scrub
 
@@ -31,24 +34,34 @@ class Snapshot:
     sha256: str
     bytes: int
 
+    @property
+    def kept(self) -> str:
+        """What is there, whatever becomes of the output."""
+        return f"The snapshot is in {self.file} and written down, sha256 {self.sha256}"
+
 
 def snapshot(settings: Settings, *, directory: Path) -> Snapshot:
     """Dump the whole database to a file in `directory` and record it.
 
-    Raises SnapshotError where pg_dump is not to be found, fails, or the file cannot be written.
+    Raises SnapshotError where pg_dump cannot be found, fails, or the file cannot be written.
     """
     with connect(settings, application_name="runner snapshot") as conn:
         program = _pg_dump(conn.info.server_version // 10000)
         taken_at = datetime.now(UTC)
-        file = directory.resolve() / f"{conn.info.dbname}-{taken_at:%Y%m%dT%H%M%SZ}.dump"
+        file = directory.resolve() / f"{_file_name(conn.info.dbname)}-{taken_at:%Y%m%dT%H%M%SZ}.dump"
         conn.rollback()
-        sha256, size = _dump(settings, program, file)
-        with transaction(conn, settings):
-            row = conn.execute(
-                "select snapshot_id::text from backfill.record_snapshot(%s, %s, %s, %s)",
-                [taken_at, str(file), sha256, size],
-            ).fetchone()
-    return Snapshot(row[0] if row else "", taken_at.isoformat(timespec="seconds"), file, sha256, size)
+        with _environment(conn) as environment:
+            sha256, size = _dump(settings, program, environment, file)
+        [(snapshot_id,)] = step(
+            conn, settings, "select snapshot_id::text from backfill.record_snapshot(%s, %s, %s, %s)",
+            taken_at, str(file), sha256, size,
+        )  # fmt: skip
+    return Snapshot(snapshot_id, taken_at.isoformat(timespec="seconds"), file, sha256, size)
+
+
+def _file_name(database: str) -> str:
+    """A database may be called `../x`: its dump stays in the directory."""
+    return re.sub(r"[^\w.-]", "_", database).lstrip(".") or "database"
 
 
 def checksum(file: Path) -> str:
@@ -64,18 +77,13 @@ def _pg_dump(version: int) -> str:
     except EmbeddedServerError:
         found = shutil.which("pg_dump")
         if found is None:
-            raise SnapshotError(f"pg_dump of PostgreSQL {version} is not to be found: put it on the PATH") from None
+            raise SnapshotError(f"pg_dump of PostgreSQL {version} cannot be found: put it on the PATH") from None
         return found
 
 
-def _dump(settings: Settings, program: str, file: Path) -> tuple[str, int]:
+def _dump(settings: Settings, program: str, environment: dict[str, str], file: Path) -> tuple[str, int]:
     """Stream the dump into a file that has its name only when it is whole; its sha256 and size."""
-    parameters = conninfo_to_dict(settings.conninfo)
-    environment = dict(os.environ)
-    password = parameters.pop("password", None)  # a command line is seen by every user of the machine
-    if password is not None:
-        environment["PGPASSWORD"] = str(password)
-    command = [program, "--format=custom", f"--dbname={make_conninfo('', **parameters)}"]
+    command = [program, "--format=custom"]
     digest, size = hashlib.sha256(), 0
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -98,6 +106,29 @@ def _dump(settings: Settings, program: str, file: Path) -> tuple[str, int]:
     except OSError as exc:
         raise SnapshotError(f"{file} cannot be written: {exc.strerror}") from exc
     return digest.hexdigest(), size
+
+
+@contextmanager
+def _environment(conn: Connection) -> Iterator[dict[str, str]]:
+    """The same connection as libpq's variables: a command line is seen by every user of the machine, these by none.
+
+    What has no variable, a key's passphrase for example, goes by a service file that only we may read.
+    """
+    given = {**conn.info.get_parameters(), "password": conn.info.password}
+    # A dump is in the database's own encoding, whatever ours is.
+    given = {key: str(value) for key, value in given.items() if value and key != "client_encoding"}
+    variables = {
+        option.keyword.decode(): option.envvar.decode() for option in pq.Conninfo.get_defaults() if option.envvar
+    }
+    environment = {name: value for name, value in os.environ.items() if name not in ("PGSERVICE", "PGSERVICEFILE")}
+    environment |= {variables[key]: value for key, value in given.items() if key in variables}
+    environment["LC_MESSAGES"] = "C"  # pg_dump's own words are looked through for the way out
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", prefix="runner-") as service:
+        service.writelines(
+            ["[runner]\n", *(f"{key}={value}\n" for key, value in given.items() if key not in variables)]
+        )
+        service.flush()
+        yield {**environment, "PGSERVICE": "runner", "PGSERVICEFILE": service.name}
 
 
 def _explain(said: str) -> str:

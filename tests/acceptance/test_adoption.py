@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.acceptance.story import (
+from tests.story import (
     HOUSEHOLD,
     HOUSEHOLD_CHARGES,
     HOUSEHOLD_TOTAL,
     SAMPLE_CHARGES,
     SAMPLE_TOTAL,
+    UNIT,
     Done,
     adopt,
     charges,
@@ -114,3 +115,13 @@ def test_a_charge_edited_by_hand_makes_the_undo_refuse_naming_it(
     sql(url, f"update property.charges set amount_cents = amount_cents - 1 where id = '{edited}'")
     runner(url, "rollback", last_run(url), "--yes")
     assert charges(url) == []
+
+
+def test_a_tenant_who_only_tried_to_pay_stops_nothing(database_url: str) -> None:
+    """He has no balance, and no gate misses one."""
+    url = adopt(database_url)
+    sql(url, "insert into property.payments (tenant_user_id, unit_id, amount_cents, payment_method, status,"
+             f" billing_period) values ('grace', '{UNIT}', 120000, 'card', 'failed', '2024-01')")  # fmt: skip
+    run(url, "apply", "--yes")
+    run(url, "gates")
+    assert sql(url, "select from property.tenant_balance where tenant_user_id = 'grace'") == []

@@ -12,8 +12,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from runner import embedded
-from runner.settings import ROOT
-from tests.acceptance.story import LOCK, SAMPLE_CHARGES, adopt, charges, config, holding, last_run, run, shell, sql
+from tests.story import LOCK, SAMPLE_CHARGES, adopt, charges, config, holding, last_run, run, shell, sql
 
 SECRET = "hunter2secret"
 
@@ -121,23 +120,29 @@ def test_a_role_that_may_not_create_schemas(empty_database_url: str, server: emb
     ],
 )
 def test_a_table_that_does_not_fit_is_refused_before_anything_is_written(
-    empty_database_url: str, change: str, named: str, dump: Callable[..., str]
+    empty_database_url: str, change: str, named: str, dump: Callable[..., str], tmp_path: Path
 ) -> None:
+    """Its system is left out, by name; the engine alone is there afterwards."""
     url = adopt(empty_database_url)
     sql(url, "delete from property.charges", change)
-    before = dump(url, "--inserts")
+    before = dump(url, "--schema=property", "--inserts")
     for way in ("--dry-run", "--yes"):
-        one_message(run(url, "apply", way, code=1), "0006_property_baseline", "does not fit", named)
-    assert dump(url, "--inserts") == before
+        done = run(url, "apply", way, *config(tmp_path, systems=["charges"]), code=1)
+        for words in ("charges is left out: cannot apply 0101_property_baseline", "does not fit", named):
+            assert words in done.text
+    assert dump(url, "--schema=property", "--inserts") == before
+    assert sql(url, "select count(*) from backfill.catalog") == [(0,)]
 
 
-def test_duplicates_that_are_there_already_are_listed_and_refused(empty_database_url: str) -> None:
+def test_duplicates_that_are_there_already_are_listed_and_refused(empty_database_url: str, tmp_path: Path) -> None:
     url = adopt(empty_database_url)
     sql(url, "insert into property.charges (tenant_user_id, unit_id, type, description, amount_cents, billing_period)"
              " select tenant_user_id, unit_id, type, description, 7, billing_period from property.charges"
              " where type = 'rent'")  # fmt: skip
-    one_message(run(url, "apply", "--yes", code=1), "more than one rent charge", "chiara", "2024-12: 2 rent charges")
-    assert sql(url, "select to_regnamespace('backfill')::text") == [(None,)]
+    done = run(url, "apply", "--yes", *config(tmp_path, systems=["charges"]), code=1)
+    for words in ("charges is left out", "more than one rent charge", "chiara", "2024-12: 2 rent charges"):
+        assert words in done.text
+    assert sql(url, "select to_regclass('backfill.charges_due')::text") == [(None,)]
 
 
 def test_a_table_that_went_away_after_the_adoption(url: str) -> None:
@@ -265,20 +270,23 @@ def test_a_disk_quota_for_temporary_files_is_the_servers_own_message(url: str) -
 
 @pytest.fixture
 def migrations(tmp_path: Path) -> Path:
-    """A copy of the migrations that a test may change; `config(tmp_path, migrations="migrations")` names it."""
-    copy = tmp_path / "migrations"
-    shutil.copytree(ROOT / "migrations", copy)
-    return copy
+    """A folder for migrations of the project's own; `config(tmp_path, migrations="migrations")` names it."""
+    own = tmp_path / "migrations"
+    own.mkdir()
+    return own
 
 
 def test_an_edited_migration_is_refused_by_name(url: str, migrations: Path, tmp_path: Path) -> None:
-    edited = migrations / "0007_property_charges.sql"
-    edited.write_text(edited.read_text() + "-- one word more\n")
+    edited = migrations / "1001_property_note.sql"
+    edited.write_text("-- A note.\ncreate table property.note ();\n")
     options = config(tmp_path, migrations="migrations")
+    run(url, "apply", "--yes", *options)
+    before = charges(url)
+    edited.write_text(edited.read_text() + "-- one word more\n")
     for way in ("--dry-run", "--yes"):
-        one_message(run(url, "apply", way, *options, code=1), "0007_property_charges: applied as sha256", "restore")
-    assert charges(url) == []
-    assert "0007_property_charges" in run(url, "status", *options).out
+        one_message(run(url, "apply", way, *options, code=1), "1001_property_note: applied as sha256", "restore")
+    assert charges(url) == before
+    assert "1001_property_note" in run(url, "status", *options).out
     assert doctor(url, *options, code=1)["migrations"][0] == "fail"
 
 
@@ -287,7 +295,7 @@ def test_a_migration_outside_a_transaction_is_named_and_needs_its_flag(
 ) -> None:
     name = "9000_property_index"
     (migrations / f"{name}.sql").write_text(
-        "-- An index without a lock for writers.\n-- depends: 0007_property_charges\n-- transactional: false\n"
+        "-- An index without a lock for writers.\n-- depends: 0104_property_grants\n-- transactional: false\n"
         "create index concurrently payments_by_tenant on property.payments (tenant_user_id);\n"
     )
     (migrations / f"{name}.rollback.sql").write_text("drop index property.payments_by_tenant;\n")
@@ -305,7 +313,7 @@ def test_a_migration_outside_a_transaction_is_named_and_needs_its_flag(
     config(tmp_path, migrations="migrations")
     assert dump(url, "--inserts") == before
     # It is committed before the question: whoever says no is told that it stays.
-    declined = run(url, "apply", "--allow-non-transactional", *options)
+    declined = run(url, "apply", "--allow-non-transactional", *options, code=2)
     assert f"Committed before the rehearsal, and there to stay: {name}" in declined.text
     assert charges(url) == []
     run(url, "apply", "--yes", *options)
@@ -357,6 +365,6 @@ def test_doctor_on_a_database_whose_dbt_project_is_not_there(url: str, tmp_path:
 
 def test_a_server_older_than_needed_is_refused() -> None:
     """No server older than 15 comes with the project: the check is read, not run."""
-    from runner.apply import OLDEST_SERVER
+    from runner.database import OLDEST_SERVER
 
     assert OLDEST_SERVER == 150000

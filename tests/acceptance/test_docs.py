@@ -13,10 +13,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from runner import demo
-from runner.settings import ROOT
+from runner.systems import sample
+from tests.place import ROOT
 
-SAMPLE = demo.SAMPLES / "10_charges" / "application.sql"
+SAMPLE = sample("charges") / "application.sql"
 
 
 @pytest.fixture
@@ -118,3 +118,14 @@ def test_the_demo_tells_every_story(open_directory: Path) -> None:
     assert "That was all." in done.stdout
     assert max(len(line) for line in done.stdout.splitlines()) <= 100
     assert (open_directory / "report.html").exists()
+
+
+def test_no_link_between_the_pages_is_broken() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")]
+    broken = [
+        f"{page.relative_to(ROOT)}: {target}"
+        for page in pages
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8"))
+        if not target.startswith("http") and not (page.parent / target).exists()
+    ]
+    assert broken == []

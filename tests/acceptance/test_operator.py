@@ -11,13 +11,13 @@ import pytest
 from psycopg import sql as sql_
 from psycopg.conninfo import make_conninfo
 
-from runner import demo
-from runner.settings import ROOT
-from tests.acceptance.story import SAMPLE_CHARGES, adopt, last_run, run, sql
+from runner.systems import sample
+from tests.place import CONFIG, ROOT
+from tests.story import SAMPLE_CHARGES, adopt, last_run, run, sql
 
-INVOICES = ROOT / "tests" / "data" / "invoices"
-RENT = demo.SAMPLES / "30_rent"
-LEDGER = demo.SAMPLES / "50_reconciliation"
+INVOICES = ROOT / "runner" / "invoices" / "sample"
+RENT = sample("rent")
+LEDGER = sample("reconciliation")
 
 WRITABLE = """
     select format('%I.%I', n.nspname, c.relname)
@@ -34,7 +34,7 @@ WRITABLE = """
 def owner(database_url: str) -> str:
     """The samples of every system beside one another, migrated and not yet backfilled."""
     adopt(database_url)
-    billing = (demo.SAMPLES / "20_invoices" / "billing.sql").read_text(encoding="utf-8")
+    billing = (sample("invoices") / "billing.sql").read_text(encoding="utf-8")
     sql(database_url, billing, (RENT / "flat.sql").read_text(encoding="utf-8"))
     sql(database_url, (LEDGER / "billing.sql").read_text(encoding="utf-8"))
     return database_url
@@ -59,7 +59,7 @@ def test_it_writes_no_table_of_an_application_or_of_the_audit(operator: str) -> 
 def test_it_does_not_make_a_loaded_file_forgotten_without_a_trace(operator: str) -> None:
     assert sql(operator, "select has_table_privilege('staging.file', 'update, delete, truncate')") == [(False,)]
     with pytest.raises(psycopg.Error, match="no run is open") as refused:
-        sql(operator, "select staging.forget_files('ledger', array['a'])")
+        sql(operator, "select staging.forget_files('finance_ledger', array['a'])")
     assert refused.value.sqlstate == "BF001"
 
 
@@ -81,10 +81,12 @@ def test_charges_are_rehearsed_applied_looked_at_and_undone(operator: str) -> No
     assert sql(operator, "select count(*) from backfill.charges_due") == [(SAMPLE_CHARGES,)]
 
 
-def test_invoices_are_loaded_applied_and_undone(operator: str) -> None:
+def test_invoices_are_loaded_applied_and_undone(operator: str, tmp_path: Path) -> None:
     load = ["load", "invoices", str(INVOICES / "catalogue.csv"), "--aliases", str(INVOICES / "aliases.csv")]
     [(company,)] = sql(operator, "select name from billing.companies where name <> 'Northwind Billing'")
-    options = ["--company", company, "--first-wins", "--allow-rejects", "2", "--config", str(INVOICES / "runner.toml")]
+    file = tmp_path / "runner.toml"
+    file.write_text(CONFIG.read_text() + (INVOICES / "runner.toml").read_text())
+    options = ["--company", company, "--first-wins", "--allow-rejects", "2", "--config", str(file)]
     run(operator, *load, *options)
     assert "loaded before" in run(operator, *load, *options).out
     sql(operator, "select billing.delete_invoice(id, 'in the way', 'Grace') from billing.invoices"
@@ -132,7 +134,12 @@ def test_the_ledger_is_compared_corrected_and_promoted(owner: str, operator: str
     assert sql(operator, "select count(*) from billing.payments where invoice_id is null") == [(0,)]
     sql(operator, "select * from billing.validate_constraints()")
     until = str(sql(operator, "select current_date + 1")[0][0])
-    for what in ("billing_profiles", "charges", "ledger_lines_and_invoices_that_differ", "payments_without_charge"):
+    for what in (
+        "billing_profiles",
+        "charges",
+        "finance_ledger_lines_and_invoices_that_differ",
+        "payments_without_charge",
+    ):
         run(operator, "waive", what, "--until", until, "--reason", "ticket 7")
 
     # A dump holds every row of the database: that right is one more.

@@ -37,7 +37,7 @@ BARE_INSERT = """
 """
 
 AUDITED_INSERT = """
-    select backfill.begin_run('charges', p_mode => 'apply');
+    select backfill.start_run('charges', '{}', '{}', 'apply', null, false, null);
     select backfill.charges();
     select backfill.finish_run();
 """

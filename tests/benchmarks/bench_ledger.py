@@ -10,8 +10,9 @@ from pathlib import Path
 import psycopg
 
 from runner import embedded
-from runner.ledger import COLUMNS, import_ledger
+from runner.reconciliation.finance_ledger import COLUMNS, import_finance_ledger
 from runner.settings import Settings
+from runner.systems import SYSTEMS
 from tests.benchmarks.harness import Result, fresh_database, paired, seconds, server_cpu
 
 ROWS = 1_000_000
@@ -44,8 +45,8 @@ _BARE_JOIN = """
     insert into bare
     select l.line, l.ledger_id, i.invoice_id, l.invoice_number, i.invoice_number, l.amount_cents, i.cents, l.entry_date,
         i.entry_date, l.status, i.status, l.currency, i.currency
-    from (select * from staging.ledger_line where file_sha256 = %s) as l
-    full join billing.invoice_ledger as i on i.invoice_id = l.invoice_id
+    from (select * from staging.finance_ledger_line where file_sha256 = %s) as l
+    full join billing.finance_invoices as i on i.invoice_id = l.invoice_id
 """
 
 
@@ -53,7 +54,7 @@ def run(server: embedded.Server, *, scale: float, rounds: int) -> Iterator[Resul
     """Import at most 1.6 of a raw COPY, comparison at most 1.5 of a FULL JOIN written to a table, memory flat."""
     rows = max(1000, int(ROWS * scale))
     url = fresh_database(server, "bench_ledger")
-    settings = Settings(conninfo=url)
+    settings = Settings(conninfo=url, systems=SYSTEMS)
     with tempfile.TemporaryDirectory() as scratch, psycopg.connect(url, autocommit=True) as conn:
         plain, typed = Path(scratch) / "ledger.csv", Path(scratch) / "typed.csv"
         _fill(conn, rows, plain)
@@ -66,7 +67,7 @@ def run(server: embedded.Server, *, scale: float, rounds: int) -> Iterator[Resul
             header=False,
         )
         # Typed values, with nothing left to compute: cents as such, lines numbered in the file.
-        conn.execute("create table raw_line (like staging.ledger_line including indexes including storage)")
+        conn.execute("create table raw_line (like staging.finance_ledger_line including indexes including storage)")
         conn.execute("alter table raw_line drop column amount")
         yield from _import(server, conn, settings, plain, typed, rounds)
         yield from _compare(conn, settings, plain, rounds)
@@ -88,9 +89,11 @@ def _growth(server: embedded.Server, rows: int) -> Iterator[Result]:
             ledger = Path(scratch) / "ledger.csv"
             _fill(conn, size, ledger)
             conn.execute("checkpoint")
-            imported[size] = seconds(lambda: import_ledger(Settings(conninfo=url), ledger)) / size  # noqa: B023
-            conn.execute("vacuum analyze staging.ledger_line")
-            sha = conn.execute("select sha256 from staging.file where loader = 'ledger'").fetchall()[0][0]
+            settings = Settings(conninfo=url, systems=SYSTEMS)
+            took = seconds(lambda: import_finance_ledger(settings, ledger))  # noqa: B023
+            imported[size] = took / size
+            conn.execute("vacuum analyze staging.finance_ledger_line")
+            sha = conn.execute("select sha256 from staging.file where loader = 'finance_ledger'").fetchall()[0][0]
             compared[size] = seconds(lambda: _ours(conn, sha)) / size  # noqa: B023
     for name, each in (("ledger import", imported), ("comparison", compared)):
         shown = ", ".join(f"{size:,} in {cost * size:.1f} s" for size, cost in each.items())
@@ -121,7 +124,7 @@ def _raw_copy(conn: psycopg.Connection, file: Path) -> None:
 
 def _forget(conn: psycopg.Connection) -> None:
     """As before the import: the audit of earlier rounds stays, the ledger goes."""
-    conn.execute("truncate raw_line, staging.ledger_line")
+    conn.execute("truncate raw_line, staging.finance_ledger_line")
     conn.execute("delete from staging.file")
     conn.execute("checkpoint")
 
@@ -130,7 +133,7 @@ def _import(
     server: embedded.Server, conn: psycopg.Connection, settings: Settings, plain: Path, typed: Path, rounds: int
 ) -> Iterator[Result]:
     def ours() -> None:
-        import_ledger(settings, plain)
+        import_finance_ledger(settings, plain)
 
     bare, took, ratio = paired(lambda: _raw_copy(conn, typed), ours, reset=lambda: _forget(conn), rounds=rounds)
     yield Result("ledger import / raw COPY", ratio, 1.6, f"{took:.2f} s / {bare:.2f} s")
@@ -148,10 +151,10 @@ def _import(
 
 
 def _compare(conn: psycopg.Connection, settings: Settings, plain: Path, rounds: int) -> Iterator[Result]:
-    row = conn.execute("select sha256 from staging.file where loader = 'ledger'").fetchone()
+    row = conn.execute("select sha256 from staging.file where loader = 'finance_ledger'").fetchone()
     assert row is not None
     sha = row[0]
-    conn.execute("vacuum analyze staging.ledger_line")
+    conn.execute("vacuum analyze staging.finance_ledger_line")
 
     def bare() -> None:
         with conn.transaction(force_rollback=True):
@@ -169,4 +172,4 @@ def _compare(conn: psycopg.Connection, settings: Settings, plain: Path, rounds: 
 def _ours(conn: psycopg.Connection, sha: str) -> None:
     with conn.transaction(force_rollback=True):
         conn.execute("select staging.begin_comparison()")
-        conn.execute("select * from staging.compare_ledger(%s)", [sha]).fetchall()
+        conn.execute("select * from staging.compare_finance_ledger(%s)", [sha]).fetchall()

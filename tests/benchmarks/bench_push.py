@@ -13,13 +13,20 @@ import httpx
 import psycopg
 
 from runner import embedded
-from runner.push import push
-from runner.settings import ROOT, Settings
+from runner.lending.push import push
+from runner.settings import Settings
+from runner.systems import SYSTEMS
 from tests.benchmarks.harness import Result, fresh_database, seconds
 from tests.lending.world import payments
+from tests.place import ROOT
 
 ROWS = 10_000
-_STUB = "from tests.stubs.formance import Formance\nwith Formance() as stub:\n print(stub.url, flush=True)\n input()"
+_STUB = """
+from tests.lending.stubs.formance import Formance
+with Formance() as stub:
+    print(stub.url, flush=True)
+    input()
+"""
 
 
 @contextmanager
@@ -70,7 +77,7 @@ def _timed(server: embedded.Server, rows: int) -> tuple[float, float]:
 
 
 def _push(url: str, address: str, rows: int) -> None:
-    pushed = push(Settings(conninfo=url, formance={"url": address}))
+    pushed = push(Settings(conninfo=url, systems=SYSTEMS, tables={"lending": {"formance": {"url": address}}}))
     assert (pushed.sent, pushed.confirmed) == (rows, rows)
 
 

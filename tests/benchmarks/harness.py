@@ -16,7 +16,8 @@ import psycopg
 from psycopg import sql
 
 from runner import database, embedded, migrations
-from runner.settings import ROOT, Settings
+from runner.settings import Settings
+from runner.systems import SYSTEMS
 
 # Enough memory and WAL that no checkpoint falls into one half of a pair only.
 OPTIONS = {
@@ -55,9 +56,9 @@ def fresh_database(server: embedded.Server, name: str, *, migrated: bool = True)
         conn.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
         conn.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
     if migrated:
-        settings = Settings(conninfo=server.url(name))
+        settings = Settings(conninfo=server.url(name), systems=SYSTEMS)
         with database.connect(settings) as conn, database.locked_transaction(conn, settings):
-            migrations.apply(conn, ROOT / "migrations")
+            migrations.apply(conn, settings.sources)
     return server.url(name)
 
 

@@ -11,8 +11,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.stubs.formance import Formance
-from tests.stubs.rotessa import KEY, Rotessa
+from tests.lending.stubs.formance import Formance
+from tests.lending.stubs.rotessa import KEY, Rotessa
 
 QUICK = {"first_wait": "5ms", "tries": 4}
 
@@ -36,10 +36,11 @@ def toml(tmp_path: Path) -> Callable[..., Sequence[str]]:
     """`toml(rotessa=stub.base, formance=stub.url, …)`: a runner.toml, as options of a command."""
 
     def write(rotessa: str | None = None, formance: str | None = None, **top: Any) -> Sequence[str]:
+        top = {"systems": ["lending"], **top}
         lines = [f"{name} = {json.dumps(value)}" for name, value in top.items()]
         for name, key, value in (("rotessa", "host", rotessa), ("formance", "url", formance)):
             if value is not None:
-                lines.append(f"[{name}]")
+                lines.append(f"[lending.{name}]")
                 lines += [f"{field} = {json.dumps(item)}" for field, item in {key: value, **QUICK}.items()]
         file = tmp_path / "runner.toml"
         file.write_text("\n".join(lines) + "\n")

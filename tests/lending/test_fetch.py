@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.story import command, environment, lock_holders, run, shell, sql, until
+from tests.lending.stubs.formance import Formance
+from tests.lending.stubs.rotessa import KEY, SECRETS, Rotessa
+from tests.lending.stubs.service import Fault
 from tests.lending.world import mortgage
-from tests.stubs.formance import Formance
-from tests.stubs.rotessa import KEY, SECRETS, Rotessa
-from tests.stubs.service import Fault
+from tests.story import command, environment, lock_holders, run, shell, sql, until
 
 FROM = ("fetch", "rotessa", "--from", "2024-01-01")
 Toml = Callable[..., Sequence[str]]
@@ -132,7 +132,9 @@ def test_bank_numbers_are_nowhere(database_url: str, rotessa: Rotessa, toml: Tom
     rotessa.transactions[1]["amount"] = "12.345"
     rotessa.schedules[11]["amount"] = "none"
     options = toml(rotessa.base)
-    seen = [run(database_url, *FROM, *options, "--json", code=3).text, dump(database_url, "--inserts")]
+    # Any four digits are in some file's hash.
+    rows = ("--inserts", "--exclude-table-data=public._yoyo*", "--exclude-table-data=backfill.migration_checksum")
+    seen = [run(database_url, *FROM, *options, "--json", code=3).text, dump(database_url, *rows)]
     assert "12.345" in seen[0]
     said = {"errors": [{"error_code": "invalid", "error_message": f"account {SECRETS[0]}, key {KEY}"}]}
     rotessa.faults.append(Fault("/v1/transaction_report", 422, body=said, times=2))

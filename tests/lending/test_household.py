@@ -9,8 +9,10 @@ import psycopg
 import pytest
 
 from runner import gates
-from runner.settings import ROOT, Settings
+from runner.settings import Settings
+from runner.systems import SYSTEMS
 from tests.lending.book import Book, Row
+from tests.place import ROOT
 
 DATA = ROOT.parent / "shared" / "data" / "household"
 
@@ -26,7 +28,7 @@ def dollars(cents: str) -> str:
 
 @pytest.fixture(scope="module")
 def compiled() -> gates.Gates:
-    return gates.compile(Settings())
+    return gates.compile(Settings(systems=SYSTEMS))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.integration.engine import refused
+from tests.engine.words import refused
 from tests.lending.book import Book, Row, transaction
 
 

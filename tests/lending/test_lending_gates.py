@@ -9,14 +9,16 @@ import psycopg
 import pytest
 
 from runner import gates
-from runner.settings import ROOT, Settings
-from tests.integration.gating import dbt_verdicts
+from runner.settings import Settings
+from runner.systems import SYSTEMS
+from tests.engine.gating import dbt_verdicts
 from tests.lending.book import Book, transaction
+from tests.place import ROOT
 
 
 @pytest.fixture(scope="module")
 def compiled() -> gates.Gates:
-    return gates.compile(Settings())
+    return gates.compile(Settings(systems=SYSTEMS))
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import threading
 import psycopg
 import pytest
 
-from tests.integration.engine import refused
+from tests.engine.words import refused
 from tests.lending.book import Book, Row, customer, schedule, transaction
 
 
@@ -197,7 +197,7 @@ def test_unlinking_is_refused_without_a_link_a_reason_or_while_payments_are_on_t
     assert "needs a reason" in refusal(book, "BF047", unlink, 7, " ")
     book.fetch(transactions=[transaction(1)])
     run = book.backfill()["run_id"]
-    assert "schedule 7 has 1 payments on mortgage M-1" in refusal(book, "BF047", unlink, 7, "why")
+    assert "schedule 7 has 1 payment on mortgage M-1" in refusal(book, "BF047", unlink, 7, "why")
     book.rows("select * from backfill.reverse_run(%s)", run)
     book.row("select * from lending.unlink_schedule(7, 'why')")
     assert set(links(book).values()) == {None}

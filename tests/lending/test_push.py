@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.acceptance.story import command, environment, lock_holders, run, sql, until
+from tests.lending.stubs.formance import Formance
+from tests.lending.stubs.service import Fault
 from tests.lending.world import payments
-from tests.stubs.formance import Formance
-from tests.stubs.service import Fault
+from tests.story import command, environment, lock_holders, run, sql, until
 
 PUSH = ("ledger", "push")
 VERIFY = ("ledger", "verify")

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from tests.acceptance.story import ended, run, sql, start
+from tests.lending.stubs.rotessa import Rotessa
+from tests.lending.stubs.service import Fault
 from tests.lending.world import history, mortgage
-from tests.stubs.rotessa import Rotessa
-from tests.stubs.service import Fault
+from tests.story import ended, run, sql, start
 
 Toml = Callable[..., Sequence[str]]
 FETCH = ("fetch", "rotessa", "--from", "2024-06-01")
@@ -79,7 +79,7 @@ def test_without_a_token_it_says_that_it_relied_on_the_staged_copy(
     asked = len(rotessa.requests)
     done = run(database_url, "schedules", "link", "10", "M-1", "--backfill", *options)
     assert "known from the staged copy only" in done.out
-    assert "the staged one was relied upon" in done.out
+    assert "the staged copy was used" in done.out
     assert "Backfill succeeded: 2 payments" in done.out
     assert len(rotessa.requests) == asked
     assert "needs ROTESSA_TOKEN" in run(

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
-from tests.integration.engine import refused
+from tests.engine.words import refused
 from tests.lending.book import Book, Row, customer, schedule, transaction
 
 
@@ -121,9 +121,12 @@ def test_a_fetch_that_was_broken_off_goes_on_where_it_was(book: Book) -> None:
     again = book.row("select * from staging.begin_rotessa_fetch('2025-01-01')")
     assert (again["fetch_id"], again["resumed"], again["customers_done"], again["next_page"]) == (fetch, True, [1], 2)
     assert again["scan_from"] == dt.date(2024, 11, 17)  # 45 days of look-back
+    book.conn.commit()  # each step of a fetch is a transaction
     other = book.row("select * from staging.begin_rotessa_fetch('2025-02-01')")
     assert (other["resumed"], other["next_page"]) == (False, 1)
+    book.conn.commit()
     book.value("select staging.finish_rotessa_fetch(%s)", fetch)
+    book.conn.commit()
     assert not book.row("select * from staging.begin_rotessa_fetch('2025-01-01')")["resumed"]
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tests.acceptance.story import sql
-from tests.stubs.rotessa import Rotessa
+from tests.lending.stubs.rotessa import Rotessa
+from tests.story import sql
 
 
 def mortgage(url: str, number: str, customer: int | None, cents: int, name: str = "Ada") -> None:

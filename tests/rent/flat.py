@@ -11,10 +11,11 @@ from typing import Any
 
 import psycopg
 
-from runner.settings import ROOT, Settings
-from tests.integration.engine import Connection, do
+from runner.settings import Settings
+from tests.engine.words import Connection, do
+from tests.place import ROOT
 
-DATA = ROOT / "tests" / "data"
+DATA = ROOT / "tests" / "rent" / "data"
 HISTORY = DATA / "rent_history"
 ODD = DATA / "rent_history_odd"
 BILLS = DATA / "electricity_bills.txt"

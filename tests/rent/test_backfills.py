@@ -11,10 +11,9 @@ import psycopg
 import pytest
 
 from runner.errors import translate
-from runner.load_electricity import load_electricity
-from runner.load_rent_history import load_rent_history
+from runner.rent.load import load_electricity, load_rent_history
 from runner.settings import Settings
-from tests.integration.engine import Connection, refused
+from tests.engine.words import Connection, refused
 from tests.rent.flat import BILLS, HISTORY, ask, backfill, everything, furnish, runner
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from runner import gates
-from runner.load_electricity import load_electricity
-from runner.load_rent_history import load_rent_history
-from runner.settings import ROOT, Settings
-from tests.integration.engine import Connection, do, value
-from tests.integration.gating import dbt_verdicts
+from runner.rent.load import load_electricity, load_rent_history
+from runner.settings import Settings
+from runner.systems import SYSTEMS
+from tests.engine.gating import dbt_verdicts
+from tests.engine.words import Connection, do, value
+from tests.place import ROOT
 from tests.rent.flat import BILLS, HISTORY, ODD, ask, backfill, furnish, runner
 
 NAMES = ("rent_history", "electricity_bills")
@@ -22,7 +23,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> gates.Gates:
     """The project's gates, in a cache of the session's own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        return gates.compile(Settings())
+        return gates.compile(Settings(systems=SYSTEMS))
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ DEFECTS: dict[str, tuple[tuple[str, ...], str, dict[str, object]]] = {
         ("insert into rent.rent_config (key, period, value) values ('gas', '2023-05', 5000)",),
         "fail", {"period": "2023-05", "billed_ore": 2390400, "cost_ore": 2395050, "missing_ore": 4650},
     ),
-    "snapshots_neither_kept_nor_rejected": (
+    "calculations_neither_kept_nor_rejected": (
         ("alter table rent.calculation disable trigger user",
          "update rent.calculation set inputs = inputs || '{\"el\": 1}' where period = '2023-02' and version = 2"),
         "fail", {"file_name": "2023_02_v2.json", "period": "2023-02", "version": 2},
@@ -79,7 +80,7 @@ DEFECTS: dict[str, tuple[tuple[str, ...], str, dict[str, object]]] = {
                     " where tenant = 'Dag' and period = '2023-02'")),
         "fail", {"tenant": "Dag", "file_name": "2023_02_v10.json", "finding": "days, adjustment"},
     ),
-    "snapshots_with_remarks": (
+    "calculations_with_remarks": (
         ("update staging.rent_history set remarks = array['odd'] where period = '2023-05'",),
         "warn", {"file_name": "2023_05_v1.json", "remarks": "odd"},
     ),
@@ -121,7 +122,7 @@ DEFECTS: dict[str, tuple[tuple[str, ...], str, dict[str, object]]] = {
     ),
     "electricity_reconciled_on_nothing": (
         ("delete from rent.electricity_bills", "delete from rent.rent_config where key = 'el'"),
-        "fail", {"provider": "Fortum"},
+        "fail", {"source": "rent.electricity_bills", "rows_seen": 0},
     ),
 }  # fmt: skip
 
@@ -213,7 +214,7 @@ def test_a_month_that_is_neither_is_a_warning_in_the_report(settings: Settings, 
     load_rent_history(settings, ODD, accept=["2021_05_v1.json"])
     applied = runner(settings, "apply", "rent_history", "--yes")
     assert applied.returncode == 0, applied.stdout + applied.stderr
-    assert "snapshots_with_remarks" in applied.stdout
+    assert "calculations_with_remarks" in applied.stdout
 
 
 def test_a_closed_month_with_another_el_only_warns(done: Connection, compiled: gates.Gates) -> None:
@@ -233,12 +234,12 @@ def test_the_verdicts_are_those_of_dbt_build_on_committed_data(
         done,
         *DEFECTS["electricity_that_differs_from_its_bills"][0],
         *DEFECTS["ledger_rows_without_audit_fields"][0],
-        *DEFECTS["snapshots_with_remarks"][0],
+        *DEFECTS["calculations_with_remarks"][0],
     )
     done.commit()
     ours = {name: (result.status, result.failures) for name, result in judge(done, compiled).items()}
     assert set(ours) == {
-        "electricity_that_differs_from_its_bills", "ledger_rows_without_audit_fields", "snapshots_with_remarks",
+        "electricity_that_differs_from_its_bills", "ledger_rows_without_audit_fields", "calculations_with_remarks",
     }  # fmt: skip
     done.rollback()
     said = dbt_verdicts("build", ROOT / "dbt_project", tmp_path, done)

@@ -9,11 +9,11 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from runner.errors import RejectsError, UsageError
-from runner.load_electricity import load_electricity
-from runner.load_rent_history import load_rent_history
+from runner.errors import UsageError
+from runner.rent.load import load_electricity, load_rent_history
+from runner.rent.verify import verify_rent_history
 from runner.settings import Settings
-from runner.verify import verify_rent_history
+from tests.engine.words import refusal
 from tests.rent.flat import BILLS, HISTORY, ODD, ask, everything, furnish, runner
 
 
@@ -42,7 +42,7 @@ def runs(settings: Settings) -> int:
 
 def test_every_version_lands_with_sha256_and_whole_document(flat: Settings) -> None:
     loaded = load_rent_history(flat, HISTORY)
-    assert (loaded.result.rows, loaded.result.rejects, len(loaded.snapshots)) == (7, 0, 7)
+    assert (loaded.result.rows, loaded.result.rejects, len(loaded.calculations)) == (7, 0, 7)
     staged = ask(
         flat,
         "select h.file_name, period, version, calculation_month, h.file_sha256 = f.sha256, document::text"
@@ -98,7 +98,7 @@ def test_a_suspect_file_is_rejected_with_its_reason_and_nothing_is_loaded(flat: 
 
 def test_a_suspect_file_is_taken_by_name(flat: Settings, files: Path) -> None:
     loaded = load_rent_history(flat, files, accept=["2021_05_v1.json"])
-    (accepted,) = [s for s in loaded.snapshots if s.accepted]
+    (accepted,) = [s for s in loaded.calculations if s.accepted]
     assert (accepted.name, accepted.counts) == ("2021_05_v1.json", True)
     assert ask(flat, "select file_name, suspicions from staging.rent_history where suspicions <> '{}'") == [
         ("2021_05_v1.json", ["calculated on 2022-06-03, 13 months after 2021-05"])
@@ -111,7 +111,7 @@ def test_a_file_that_was_held_back_can_be_accepted_later(flat: Settings, files: 
     assert ask(flat, "select source, line, reason like 'suspect: %%' from backfill.reject", []) == [
         ("2021_05_v1.json", None, True)
     ]
-    with pytest.raises(RejectsError):
+    with refusal("BF004"):
         load_rent_history(flat, files)
     taken = load_rent_history(flat, files, accept=["2021_05_v1.json"])
     assert (taken.result.rows, len(taken.result.skipped)) == (1, 8)
@@ -120,7 +120,7 @@ def test_a_file_that_was_held_back_can_be_accepted_later(flat: Settings, files: 
 def test_who_did_not_live_there_makes_a_file_suspect(flat: Settings, files: Path, conn: psycopg.Connection) -> None:
     conn.execute("update rent.tenants set departure_date = '2023-02-28' where name = 'Bo'")
     conn.commit()
-    with pytest.raises(RejectsError) as caught:
+    with refusal("BF004") as caught:
         load_rent_history(flat, files, accept=["2021_05_v1.json"])
     assert "2023_03_v1.json 2" not in str(caught.value)  # the reason begins after the name
     for name, month in (("2023_03_v1.json", "2023-03"), ("2023_05_v1.json", "2023-05")):
@@ -141,7 +141,7 @@ def test_a_month_that_is_not_the_files_is_reported_and_taken(flat: Settings, fil
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("2023_06_v1.json", b'{"metadata": ', "is no JSON"),
+        ("2023_06_v1.json", b'{"metadata": ', "is not JSON"),
         ("2023_06_v1.json", b"\xff\xfe{\x00", "is not UTF-8"),
         ("2023_06_v1.json", b" " * 50_000_000, "is larger than 1,048,576 bytes"),
         ("2023_6_v1.json", b"{}", "the name is not YYYY_MM_vN.json"),
@@ -170,7 +170,7 @@ def test_an_unknown_tenant_and_a_stranger_in_the_results_are_named(flat: Setting
     document = json.loads((files / "2023_05_v1.json").read_text(encoding="utf-8"))
     changed(files / "2023_05_v1.json", roommates={"Eve": {}}, final_results={"Eve": 23901})
     changed(files / "2023_03_v1.json", final_results=document["final_results"] | {"Mallory": 5})
-    with pytest.raises(RejectsError) as caught:
+    with refusal("BF004") as caught:
         load_rent_history(flat, files, accept=["2021_05_v1.json"])
     assert "2023_05_v1.json" in str(caught.value)
     assert "no such tenant: Eve. Add them to rent.tenants" in str(caught.value)
@@ -183,11 +183,11 @@ def test_the_same_version_with_other_content_is_rejected(flat: Settings, tmp_pat
     directory.mkdir()
     shutil.copy(HISTORY / "2023_02_v2.json", directory)
     changed(directory / "2023_02_v2.json", more=1)
-    with pytest.raises(RejectsError, match="version 2 of 2023-02 was loaded with other content"):
+    with refusal("BF004", match="version 2 of 2023-02 was loaded with other content"):
         load_rent_history(flat, directory)
 
 
-def test_a_directory_without_snapshots_and_a_wrong_accept_are_usage_errors(flat: Settings, tmp_path: Path) -> None:
+def test_a_directory_without_calculations_and_a_wrong_accept_are_usage_errors(flat: Settings, tmp_path: Path) -> None:
     for directory in (tmp_path, tmp_path / "missing", BILLS):
         with pytest.raises(UsageError):
             load_rent_history(flat, directory)
@@ -203,7 +203,9 @@ def test_other_files_of_the_directory_are_named(flat: Settings, tmp_path: Path) 
     assert "not looked at: electricity_bills.txt" in command.stderr
 
 
-def test_what_is_named_like_a_snapshot_and_cannot_be_read_is_never_passed_over(flat: Settings, tmp_path: Path) -> None:
+def test_what_is_named_like_a_calculation_and_cannot_be_read_is_never_passed_over(
+    flat: Settings, tmp_path: Path
+) -> None:
     """Verify would say that the files may be deleted."""
     directory = tmp_path / "history"
     shutil.copytree(HISTORY, directory)
@@ -251,7 +253,7 @@ def test_a_damaged_file_of_bills_is_one_reject(flat: Settings, tmp_path: Path, c
     file.write_bytes(content)
     command = runner(flat, "load", "electricity", file)
     assert command.returncode == 3
-    assert "1 of 1 source rows cannot be taken" in command.stderr
+    assert "1 of 1 source row cannot be taken" in command.stderr
     assert "Traceback" not in command.stderr
     assert everything(flat) == [row for row in everything(flat) if row[0] == "rent.rent_config"]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from runner.load_electricity import load_electricity
-from runner.load_rent_history import load_rent_history
-from runner.settings import ROOT, Settings
-from tests.integration.engine import Connection, do, rows
+from runner.rent.load import load_electricity, load_rent_history
+from runner.settings import Settings
+from tests.engine.words import Connection, do, rows
+from tests.place import ROOT
 from tests.rent.flat import ask, backfill, everything, runner
 
 # Beside the project itself, or one further up from a worktree of it.

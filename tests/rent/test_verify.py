@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from runner.load_electricity import load_electricity
-from runner.load_rent_history import load_rent_history
+from runner.rent.load import load_electricity, load_rent_history
+from runner.rent.verify import verify_electricity, verify_rent_history
 from runner.settings import Settings
-from runner.verify import verify_electricity, verify_rent_history
-from tests.integration.engine import Connection
+from tests.engine.words import Connection
 from tests.rent.flat import BILLS, HISTORY, ask, backfill, furnish, runner
 
 

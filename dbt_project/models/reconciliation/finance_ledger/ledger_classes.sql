@@ -1,8 +1,0 @@
-select
-    class,
-    count(line) as ledger_rows,
-    coalesce(sum(ledger_cents), 0) as ledger_cents,
-    count(invoice_id) as db_rows,
-    coalesce(sum(db_cents), 0) as db_cents
-from {{ ref('ledger_comparison') }}
-group by class

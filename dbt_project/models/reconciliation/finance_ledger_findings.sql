@@ -1,0 +1,19 @@
+select
+    comparison_key,
+    class,
+    line,
+    ledger_number,
+    db_number,
+    ledger_cents,
+    db_cents,
+    ledger_date,
+    db_date,
+    ledger_status,
+    db_status,
+    ledger_currency,
+    db_currency
+from {{ ref('finance_ledger_comparison') }}
+where
+    class not in ('identical', 'matched by number only')
+    -- Without a ledger there is nothing to compare with; see the test finance_ledger_reconciled_on_nothing.
+    and exists (select 1 from {{ ref('stg_landed__finance_ledger_lines') }})

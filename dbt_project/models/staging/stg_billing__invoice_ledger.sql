@@ -1,8 +1,0 @@
-select
-    invoice_id,
-    invoice_number,
-    entry_date,
-    cents,
-    currency,
-    status
-from {{ source('billing', 'invoice_ledger') }}

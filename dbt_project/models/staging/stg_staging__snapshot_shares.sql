@@ -1,8 +1,0 @@
-select
-    file_sha256,
-    tenant,
-    days,
-    room_adjustment as room_adjustment_ore,
-    amount as amount_ore,
-    file_sha256 || ' ' || tenant as share_key
-from {{ source('staging', 'rent_history_share') }}

@@ -1,9 +1,0 @@
-{{ config(severity='warn') }}
-
-select
-    line,
-    ledger_number,
-    ledger_cents as cents
-from {{ ref('ledger_comparison') }}
-where class = 'matched by number only'
-order by line

@@ -1,8 +1,0 @@
-{{ config(severity='warn') }}
-
-select
-    file_name,
-    array_to_string(remarks, '; ') as remarks
-from {{ ref('stg_staging__snapshots') }}
-where cardinality(remarks) > 0
-order by file_name

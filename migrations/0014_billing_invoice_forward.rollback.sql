@@ -1,5 +1,0 @@
-drop view billing.receivables;
-drop function billing.accrue_invoice_interest(uuid, date);
-drop function billing.accrue_overdue_interest(date);
-drop function billing.write_interest(date, uuid);
-drop function billing.create_facility_invoice(uuid, uuid, date, date, jsonb);

@@ -1,0 +1,14 @@
+drop function backfill.index_is(text, text, boolean, text);
+drop function backfill.has_unique_index(text, text[]);
+drop function backfill.settled(text, text);
+drop function backfill.moment(text);
+drop function backfill.as_of();
+drop function backfill.drop_baseline_schema(text);
+drop function backfill.create_baseline_schema(text);
+drop function backfill.drop_baseline_column(text, text);
+drop function backfill.create_baseline_column(text, text, text, text);
+drop function backfill.drop_baseline(text);
+drop function backfill.create_baseline(text, text, jsonb, boolean);
+drop table backfill.baseline;
+drop table backfill.migration_checksum;
+drop table backfill.version;

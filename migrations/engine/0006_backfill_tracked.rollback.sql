@@ -1,0 +1,10 @@
+drop function backfill.rows_before(integer);
+drop function backfill.own_version(text);
+drop function backfill.own_locks();
+drop function backfill.make_images(backfill.tracked);
+drop function backfill.register_table(regclass);
+drop function backfill.stored_type(oid);
+drop function backfill.primary_key(oid);
+drop function backfill.refuse_untrackable(regclass);
+drop function backfill.untrackable(oid[]);
+drop table backfill.tracked;

@@ -1,0 +1,14 @@
+drop function backfill.ensure_run(text, jsonb);
+drop function backfill.note_action(jsonb);
+drop function backfill.resume_run(uuid, boolean);
+drop function backfill.continue_run(uuid, boolean, boolean);
+drop function backfill.begin_run(text, jsonb, jsonb, text, text, boolean);
+drop function backfill.open_new_run(text, jsonb, jsonb, text, text, boolean, boolean);
+drop function backfill.fire_pending(text);
+drop function backfill.start_run(text, jsonb, jsonb, text, text, boolean, uuid);
+drop function backfill.named_actor(text);
+drop function backfill.pause_capture(boolean);
+drop function backfill.open_transaction(uuid);
+drop function backfill.in_reversal();
+drop function backfill.require_run(text);
+drop function backfill.take_lock();

@@ -1,0 +1,12 @@
+drop function backfill.run(text, jsonb, integer, text, text);
+drop function backfill.run_in_catalog(text, jsonb, integer, text);
+drop function backfill.finish_run(jsonb, jsonb, text);
+drop function backfill.close_own_run(jsonb, jsonb, text, boolean);
+drop function backfill.close_run(jsonb, jsonb, text, boolean);
+drop function backfill.leave_run();
+drop function backfill.leave_transaction(boolean);
+drop function backfill.close_transaction();
+drop function backfill.fire_deferred(text);
+drop function backfill.application_path();
+drop function backfill.run_stamped(uuid);
+drop function backfill.control_totals(text[]);

@@ -1,0 +1,11 @@
+drop function backfill.run_digest(uuid);
+drop function backfill.digest_of(jsonb);
+drop function backfill.digest_parts(uuid);
+drop function backfill.stamping_triggers();
+drop function backfill.setting_triggers(regclass);
+drop function backfill.is_loose(text);
+drop function backfill.same_bytes(backfill.tracked, integer[], text);
+drop function backfill.same_image(backfill.tracked, integer[], text);
+drop function backfill.compared_columns(backfill.tracked, integer[]);
+drop function backfill.key_join(backfill.tracked, text);
+drop function backfill.image_columns(uuid, backfill.tracked);

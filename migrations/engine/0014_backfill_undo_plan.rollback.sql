@@ -1,0 +1,11 @@
+drop function backfill.reversal_preview(uuid);
+drop function backfill.undo_rows(uuid);
+drop function backfill.undo_keys(backfill.tracked, integer[]);
+drop function backfill.undo_table(text);
+drop function backfill.prepare_undo(uuid, backfill.tracked, text, boolean);
+drop function backfill.undo_written(uuid, backfill.tracked);
+drop function backfill.undo_events(uuid, backfill.tracked, integer[]);
+drop function backfill.net_effect(backfill.tracked, integer[], text);
+drop function backfill.touched_once(uuid, backfill.tracked);
+drop function backfill.first_statement(uuid, text);
+drop function backfill.undo_tables(uuid);

@@ -1,0 +1,1 @@
+drop function billing.create_facility_invoice(uuid, uuid, date, date, jsonb);

@@ -1,0 +1,114 @@
+-- What is outstanding, and interest on what is overdue.
+-- Safe: functions and a view only. Interest never touches an invoice of origin backfill.
+-- depends: 0209_billing_invoice_forward
+
+create view billing.receivables as
+select
+    i.company_id,
+    i.facility_id,
+    i.id as invoice_id,
+    i.invoice_number,
+    i.origin,
+    i.status,
+    i.sent_at,
+    i.due_date,
+    i.total_cents,
+    i.amount_paid_cents,
+    i.total_cents - i.amount_paid_cents as open_cents,
+    greatest((now() at time zone 'UTC')::date - i.due_date, 0) as days_overdue,
+    case when i.origin = 'backfill' then 'Historical' end as label
+from billing.invoices as i
+where i.status in ('sent', 'partial') and i.amount_paid_cents < i.total_cents;
+
+comment on view billing.receivables is 'Outstanding invoices, historical ones like all others. Days overdue count from the due date, by UTC.';
+comment on column billing.receivables.amount_paid_cents is 'Paid so far.';
+comment on column billing.receivables.company_id is 'The company that is owed.';
+comment on column billing.receivables.due_date is 'When it is due.';
+comment on column billing.receivables.facility_id is 'The facility that owes it.';
+comment on column billing.receivables.invoice_id is 'The invoice.';
+comment on column billing.receivables.invoice_number is 'Its number.';
+comment on column billing.receivables.sent_at is 'When it was issued.';
+comment on column billing.receivables.status is 'sent or partial.';
+comment on column billing.receivables.total_cents is 'Its total.';
+comment on column billing.receivables.open_cents is 'Total less what was paid.';
+comment on column billing.receivables.days_overdue is 'Days past the due date; 0 where it is not yet due or has no due date.';
+comment on column billing.receivables.label is 'Historical for a backfilled invoice, else null.';
+
+create function billing.write_interest(p_as_of date, p_invoice uuid default null)
+returns setof billing.interest_accruals
+language plpgsql volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_locked uuid[];
+begin
+    -- Two sessions accruing at once would count the same days twice. An invoice that becomes open only now, as by the
+    -- undo of its payment, is not locked by this session: it is left to the next time.
+    select array_agg(l.id) into v_locked
+    from (
+        select i.id
+        from billing.invoices as i
+        where i.origin = 'app' and i.status in ('sent', 'partial') and i.due_date < p_as_of and (p_invoice is null or i.id = p_invoice)
+        order by i.id
+        for no key update
+    ) as l;
+    return query
+    insert into billing.interest_accruals
+        (id, company_id, invoice_id, accrued_from, accrued_through, base_cents, annual_bps, amount_cents)
+    select backfill.business_id('interest', o.id::text, p_as_of::text), o.company_id, o.id, o.since, p_as_of, o.open_cents,
+        o.interest_annual_bps, round(o.open_cents * o.interest_annual_bps::numeric * (p_as_of - o.since) / 3650000)
+    from (
+        select i.id, i.company_id, i.total_cents - i.amount_paid_cents as open_cents, s.interest_annual_bps,
+            greatest(i.due_date, (select max(a.accrued_through) from billing.interest_accruals as a where a.invoice_id = i.id)) as since
+        from billing.invoices as i
+        join billing.settings as s on s.company_id = i.company_id
+        where i.origin = 'app' and i.status in ('sent', 'partial') and i.due_date < p_as_of
+            and i.amount_paid_cents < i.total_cents and i.id = any (v_locked)
+    ) as o
+    -- Days whose interest rounds to nothing stay for the next time.
+    where o.since < p_as_of
+        and round(o.open_cents * o.interest_annual_bps::numeric * (p_as_of - o.since) / 3650000) > 0
+    returning *;
+end;
+$$;
+
+comment on function billing.write_interest(date, uuid) is
+'Simple interest on the open amount, for the days since the due date or the last accrual; never for origin backfill.';
+
+create function billing.accrue_overdue_interest(p_as_of date) returns setof billing.interest_accruals
+language sql volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select * from billing.write_interest(p_as_of);
+$$;
+
+comment on function billing.accrue_overdue_interest(date) is
+'Interest of every overdue invoice up to a day, at the company''s interest_annual_bps; backfilled invoices are skipped.
+Returns the accruals written; the same day again writes none.';
+
+create function billing.accrue_invoice_interest(
+    p_invoice uuid, p_as_of date default (now() at time zone 'UTC')::date
+) returns setof billing.interest_accruals
+language plpgsql volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_invoice billing.invoices;
+begin
+    select * into v_invoice from billing.invoices where id = p_invoice;
+    if not found then
+        raise exception 'there is no invoice %', p_invoice using errcode = 'BF009';
+    end if;
+    if v_invoice.origin = 'backfill' then
+        raise exception 'invoice % was backfilled: it bears no interest', v_invoice.invoice_number
+            using errcode = 'BF302', hint = 'Interest on the past would be retroactive.';
+    end if;
+    return query select * from billing.write_interest(p_as_of, p_invoice);
+end;
+$$;
+
+comment on function billing.accrue_invoice_interest(uuid, date) is
+'Interest of one invoice up to a day; refuses a backfilled one (BF302).';

@@ -1,0 +1,115 @@
+-- The other corrections of single invoices: send again, void, delete. Each is an audited run.
+-- Safe: functions only.
+-- depends: 0214_billing_invoice_correct
+
+create function billing.resend_invoice(
+    p_invoice uuid, p_sent_at timestamptz, p_reason text, p_due_date date default null,
+    p_actor text default session_user
+) returns billing.invoices
+language plpgsql volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_action record;
+    v_invoice billing.invoices;
+begin
+    v_action := billing.begin_action('resend', p_invoice, p_actor,
+        jsonb_build_object('reason', p_reason, 'sent_at', p_sent_at, 'due_date', p_due_date));
+    v_invoice := v_action.invoice;
+    if v_invoice.status not in ('sent', 'partial') then
+        raise exception 'invoice % is %: only what is outstanding is sent again', v_invoice.invoice_number, v_invoice.status
+            using errcode = 'BF302';
+    end if;
+    if p_sent_at is null or p_sent_at < v_invoice.sent_at then
+        raise exception 'invoice % was sent at %: it cannot be sent again before that', v_invoice.invoice_number, v_invoice.sent_at
+            using errcode = 'BF302';
+    end if;
+    update billing.invoices
+    set sent_at = p_sent_at, due_date = coalesce(p_due_date, greatest(due_date, (p_sent_at at time zone 'UTC')::date))
+    where id = p_invoice
+    returning * into v_invoice;
+    perform billing.end_action(v_action.opened, 'resending', v_invoice);
+    return v_invoice;
+end;
+$$;
+
+comment on function billing.resend_invoice(uuid, timestamptz, text, date, text) is
+'Records that an outstanding invoice was sent again, with its new due date (default: the old one, or the day of sending where
+that is later). Notifies nobody; the sending before it stays in backfill.change_log. A run with its reason.';
+
+create function billing.void_invoice(
+    p_invoice uuid, p_reason text, p_actor text default session_user
+) returns billing.invoices
+language plpgsql volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_action record;
+    v_invoice billing.invoices;
+begin
+    select * into v_invoice from billing.invoices where id = p_invoice;
+    if v_invoice.status = 'void' then
+        return v_invoice;
+    end if;
+    v_action := billing.begin_action('void', p_invoice, p_actor, jsonb_build_object('reason', p_reason));
+    v_invoice := v_action.invoice;
+    if billing.covered_cents(p_invoice) <> 0 then
+        raise exception 'invoice % has % cents paid: it cannot be void', v_invoice.invoice_number, billing.covered_cents(p_invoice)
+            using errcode = 'BF302', hint = 'Unapply its checks first: billing.unapply_check(check). Undo the runs that linked payments.';
+    end if;
+    update billing.invoices set status = 'void' where id = p_invoice returning * into v_invoice;
+    perform billing.end_action(v_action.opened, 'voiding', v_invoice);
+    return v_invoice;
+end;
+$$;
+
+comment on function billing.void_invoice(uuid, text, text) is
+'Voids an invoice on which nothing is paid; its number stays used. Again is harmless. A run with its reason.';
+
+create function billing.delete_invoice(
+    p_invoice uuid, p_reason text, p_owner_confirmation text default null, p_actor text default session_user
+) returns void
+language plpgsql volatile
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_action record;
+    v_invoice billing.invoices;
+begin
+    v_action := billing.begin_action('delete', p_invoice, p_actor,
+        jsonb_build_object('reason', p_reason, 'owner_confirmation', p_owner_confirmation));
+    v_invoice := v_action.invoice;
+    if billing.covered_cents(p_invoice) <> 0 then
+        raise exception 'invoice % has % cents paid: it cannot be deleted', v_invoice.invoice_number, billing.covered_cents(p_invoice)
+            using errcode = 'BF302', hint = 'Unapply its checks first: billing.unapply_check(check). Undo the runs that linked payments.';
+    end if;
+    if v_invoice.origin = 'app' then
+        if v_invoice.status <> 'draft' or not exists (
+            select from staging.invoices as s
+            where s.company_id = v_invoice.company_id and s.invoice_number = v_invoice.invoice_number and s.withdrawn is null
+        ) then
+            raise exception 'invoice % is the application''s (%) and holds no number of the catalogue',
+                v_invoice.invoice_number, v_invoice.status
+                using errcode = 'BF302', hint = 'Only a draft under a number that was loaded is deleted here: runner load invoices first. Void others.';
+        end if;
+        if coalesce(btrim(p_owner_confirmation), '') = '' then
+            raise exception 'draft % is the application''s: deleting it needs its owner''s confirmation', v_invoice.invoice_number
+                using errcode = 'BF302', hint = 'p_owner_confirmation => ''name, when and where it was said''.';
+        end if;
+    end if;
+    delete from billing.invoice_lines where invoice_id = p_invoice;
+    delete from billing.invoices where id = p_invoice;
+    -- What was deleted on purpose must not come back with the next run.
+    update staging.invoices set withdrawn = p_reason where invoice_id = p_invoice;
+    if v_action.opened then
+        perform backfill.finish_run();
+    end if;
+end;
+$$;
+
+comment on function billing.delete_invoice(uuid, text, text, text) is
+'Deletes a backfilled invoice on which nothing is paid (its staged row is withdrawn, so that it does not come back), or, with
+the owner''s confirmation, a draft of the application that holds a number of the catalogue. A run; its reversal brings it back.';

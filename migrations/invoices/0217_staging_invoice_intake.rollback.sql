@@ -1,0 +1,2 @@
+drop function staging.take_invoices(uuid, text, text, text, text, boolean);
+drop function staging.summary_line(text);

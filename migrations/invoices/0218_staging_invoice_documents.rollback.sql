@@ -1,0 +1,1 @@
+drop function staging.record_documents(jsonb);

@@ -1,0 +1,2 @@
+drop view ledger.running_balance;
+drop function ledger.balances(timestamptz);

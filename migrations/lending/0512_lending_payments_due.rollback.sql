@@ -1,0 +1,2 @@
+drop view backfill.lending_payments_due;
+drop view lending.payments_due;

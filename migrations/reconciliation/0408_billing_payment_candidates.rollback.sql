@@ -1,0 +1,2 @@
+drop view billing.payment_candidates;
+drop view billing.uncovered_invoices;

@@ -1,0 +1,1 @@
+drop function billing.link_payment(uuid, uuid, text);

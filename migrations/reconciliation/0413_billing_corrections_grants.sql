@@ -1,0 +1,78 @@
+-- Who may do what in the reconciliation: the auditor compares and reads, the operator imports, links and validates.
+-- Safe: privileges only, of the system's own functions and of what it reads and writes. Where a role is missing they are kept
+-- for backfill.regrant().
+-- depends: 0412_billing_policies
+
+revoke execute on function
+staging.begin_finance_ledger(),
+staging.finance_ledger_fault(staging.finance_ledger_raw),
+staging.finance_ledger_rejects(text),
+staging.cast_finance_ledger(text, boolean, bigint),
+staging.number_finance_ledger(text, bigint),
+staging.take_finance_ledger(text, text, bigint, bigint),
+staging.begin_plain_finance_ledger(text),
+staging.take_plain_finance_ledger(text, bigint),
+staging.begin_comparison(),
+staging.comparison_class(text, bigint, bigint, bigint, date, date, text, text, text, text),
+staging.finance_ledger_pairs(text, boolean),
+staging.compare_finance_ledger(text, bigint),
+staging.comparison_rows(bigint),
+staging.match_lines(text, bigint, boolean),
+staging.part_duplicates(text, bigint, boolean),
+staging.match_numbers(bigint),
+backfill.keep_comparison(text, bigint, jsonb),
+billing.reconciliation_summary(),
+billing.reconciliation_samples(integer),
+backfill.billing_profiles(jsonb),
+backfill.payment_links(jsonb),
+billing.link_payment(uuid, uuid, text),
+billing.validate_constraints(),
+billing.require_profiles(),
+billing.current_company(),
+billing.policy_tables(),
+billing.prepare_rls(),
+billing.enable_rls(),
+billing.disable_rls(),
+billing.constraints_check(), billing.policies_check()
+from public;
+
+do $do$
+begin
+    -- Finance's ledger and its comparison.
+    perform backfill.grant_to('backfill_auditor', 'select on staging.finance_ledger_line, staging.current_finance_ledger');
+    perform backfill.grant_to('backfill_operator', 'insert on staging.finance_ledger_raw');
+    perform backfill.grant_to('backfill_operator', 'insert (ledger_id, entry_date, description, reference_id, invoice_number, '
+        'invoice_id, amount, currency, status, payment_method, paid_at, notes) on staging.finance_ledger_line');
+    perform backfill.grant_to('backfill_operator', 'execute on function staging.begin_plain_finance_ledger(text)');
+    perform backfill.grant_to('backfill_operator', 'execute on function staging.take_plain_finance_ledger(text, bigint)');
+    perform backfill.grant_to('backfill_operator', 'execute on function staging.begin_finance_ledger()');
+    perform backfill.grant_to('backfill_operator', 'execute on function staging.take_finance_ledger(text, text, bigint, bigint)');
+    perform backfill.grant_to('backfill_auditor', 'execute on function staging.begin_comparison()');
+    perform backfill.grant_to('backfill_auditor', 'execute on function staging.compare_finance_ledger(text, bigint)');
+    perform backfill.grant_to('backfill_auditor', 'execute on function staging.comparison_rows(bigint)');
+    perform backfill.grant_to('backfill_auditor', 'select on backfill.comparison, backfill.comparison_finding');
+    perform backfill.grant_to('backfill_operator',
+        'execute on function backfill.keep_comparison(text, bigint, jsonb)');
+    perform backfill.grant_to('backfill_auditor', 'execute on function billing.reconciliation_summary()');
+    perform backfill.grant_to('backfill_auditor', 'execute on function billing.reconciliation_samples(integer)');
+
+    -- Profiles and payments.
+    perform backfill.grant_to('backfill_auditor',
+        'select on billing.billing_profiles, billing.finance_invoices');
+    perform backfill.grant_to('backfill_auditor',
+        'select on billing.profile_candidates, billing._backfill_profiles, backfill.billing_profiles_due, '
+        'backfill.billing_profiles_rejects');
+    perform backfill.grant_to('backfill_auditor',
+        'select on billing.uncovered_invoices, billing.payment_candidates, billing.payment_review, backfill.payment_links_due');
+    perform backfill.grant_to('backfill_operator', 'execute on function billing.link_payment(uuid, uuid, text)');
+
+    -- Foreign keys and policies; those of the tables are written by billing.prepare_rls(), a tenant's by billing.enable_rls().
+    perform backfill.grant_to('backfill_auditor', 'select on billing.constraint_offenders');
+    perform backfill.grant_to('backfill_operator', 'execute on function billing.validate_constraints()');
+    perform backfill.grant_to('backfill_operator', 'execute on function billing.require_profiles()');
+    perform backfill.grant_to('backfill_auditor', 'execute on function billing.constraints_check(), billing.policies_check()');
+    perform backfill.grant_to('backfill_auditor', 'execute on function billing.policy_tables()');
+    perform backfill.grant_to('billing_service', 'usage on schema billing');
+    perform backfill.grant_to('billing_readonly', 'usage on schema billing');
+end;
+$do$;

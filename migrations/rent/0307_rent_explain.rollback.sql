@@ -1,0 +1,1 @@
+drop function rent.explain(text, text);

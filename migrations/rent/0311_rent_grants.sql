@@ -1,0 +1,50 @@
+-- Who may do what in rent: the auditor reads, the operator loads, calculates, accepts and closes.
+-- Safe: privileges only, of the system's own functions and of what it reads and writes. Where a role is missing they are kept
+-- for backfill.regrant().
+-- depends: 0310_backfill_electricity_bills
+
+revoke execute on function
+rent.month_start(text),
+rent.next_period(text, integer),
+rent.bill_period(date),
+rent.lives_there(date, date, text, text),
+rent.accept_finding(text, text, text),
+rent.guard_ledger(),
+rent.refuse_rewrite(),
+rent.refuse_closed(),
+rent.lock_period(),
+rent.close_period(text, text),
+rent.kronor(jsonb, text),
+rent.config_used(text, jsonb),
+rent.shares(bigint, integer, jsonb),
+rent.record_calculation(text, jsonb, jsonb, text),
+rent.explain(text, text),
+backfill.rent_history(jsonb),
+backfill.electricity_bills(jsonb)
+from public;
+
+do $do$
+begin
+    perform backfill.grant_to('backfill_auditor', 'usage on schema rent');
+    perform backfill.grant_to('backfill_auditor', 'select on rent.tenants, rent.rent_config, rent.rent_ledger, '
+        'rent.electricity_bills, rent.calculation, rent.accepted_finding, rent.closed_period');
+    perform backfill.grant_to('backfill_auditor',
+        'select on staging.rent_history, staging.rent_history_share, staging.electricity_bill');
+    perform backfill.grant_to('backfill_auditor',
+        'select on backfill.rent_history_files, backfill.rent_history_due, backfill.rent_history_rejects');
+    perform backfill.grant_to('backfill_auditor',
+        'select on backfill.electricity_bills_files, backfill.electricity_bills_due, backfill.electricity_bills_rejects');
+    perform backfill.grant_to('backfill_auditor', 'execute on function rent.month_start(text)');
+    perform backfill.grant_to('backfill_auditor', 'execute on function rent.next_period(text, integer)');
+    perform backfill.grant_to('backfill_auditor', 'execute on function rent.bill_period(date)');
+    perform backfill.grant_to('backfill_auditor', 'execute on function rent.lives_there(date, date, text, text)');
+    perform backfill.grant_to('backfill_auditor', 'execute on function rent.shares(bigint, integer, jsonb)');
+    perform backfill.grant_to('backfill_auditor', 'execute on function rent.explain(text, text)');
+
+    perform backfill.grant_to('backfill_operator',
+        'insert on staging.rent_history, staging.rent_history_share, staging.electricity_bill');
+    perform backfill.grant_to('backfill_operator', 'execute on function rent.record_calculation(text, jsonb, jsonb, text)');
+    perform backfill.grant_to('backfill_operator', 'execute on function rent.accept_finding(text, text, text)');
+    perform backfill.grant_to('backfill_operator', 'execute on function rent.close_period(text, text)');
+end;
+$do$;

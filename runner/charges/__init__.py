@@ -1,0 +1,1 @@
+"""Charges for historical payments: the rule is SQL (migrations/charges); here is only its sample."""

@@ -1,0 +1,1 @@
+"""The historical invoice catalogue: reading it, and its originals."""

@@ -1,0 +1,1 @@
+"""Schedules and payments of the processor, and the other ledger."""

@@ -1,0 +1,1 @@
+"""Finance's ledger: reading it and comparing it with the invoices."""

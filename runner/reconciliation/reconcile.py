@@ -1,0 +1,194 @@
+"""Reconcile invoices and payments with themselves and with Finance's ledger, without writing to billing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+from uuid import UUID
+from xml.etree import ElementTree
+
+from psycopg.types.json import Jsonb
+
+from runner.database import Connection, connect, retrying, transaction
+from runner.errors import SqlError
+from runner.load import LandedFile
+from runner.reconciliation.finance_ledger import import_finance_ledger
+from runner.settings import Settings
+from runner.text import cleaned, money, plain
+
+NO_FINDING = ("identical", "matched by number only")
+"""Classes that let a reconciliation pass. A match by number is worth a look: Finance did not know the invoice's id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """Rows and cents of one measure, by currency and status."""
+
+    name: str
+    currency: str | None
+    status: str
+    rows: int
+    cents: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClassTotals:
+    """Rows and cents of one class on both sides."""
+
+    name: str
+    ledger_rows: int
+    ledger_cents: int
+    db_rows: int
+    db_cents: int
+
+    @property
+    def is_finding(self) -> bool:
+        """Whether rows are in a class that must be empty."""
+        return self.name not in NO_FINDING and bool(self.ledger_rows or self.db_rows)
+
+
+@dataclass(frozen=True, slots=True)
+class FinanceLedgerFile:
+    """The compared ledger. `rejects` are lines of it that could not be taken, and so are in no class."""
+
+    name: str
+    sha256: str
+    imported_now: bool
+    rejects: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciliation:
+    """What was found. `read_only` is the server's own word on the transaction that looked at billing."""
+
+    verdict: Literal["reported", "reconciled", "differences"]
+    database: str
+    read_only: bool
+    measures: tuple[Measure, ...]
+    samples: tuple[tuple[str, dict[str, Any]], ...]
+    ledger: FinanceLedgerFile | None = None
+    tolerance_cents: int = 0
+    classes: tuple[ClassTotals, ...] = ()
+    findings: tuple[dict[str, Any], ...] = field(default=())
+    comparison_id: UUID | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """3 where a row of the ledger or the database is not as on the other side."""
+        return 3 if self.verdict == "differences" else 0
+
+
+def reconcile(
+    settings: Settings,
+    *,
+    ledger: Path | None = None,
+    tolerance: int = 0,
+    allow_rejects: int = 0,
+    store: bool = False,
+    sample: int = 20,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Reconciliation:
+    """Import `ledger` where it is new; then count and compare in a read-only transaction, `sample` findings a class.
+
+    Raises SqlError BF031 (exit 3) where a side is empty, and what import_finance_ledger() raises.
+    """
+    file: LandedFile | None = None
+    imported = False
+    if ledger is not None:
+        progress(f"importing {ledger.name}")
+        result = import_finance_ledger(settings, ledger, allow_rejects=allow_rejects)
+        imported = bool(result.files)
+        file = (result.files or result.skipped)[0]
+
+    def compared(conn: Connection) -> Reconciliation:
+        with transaction(conn, settings, at_once=True):
+            if file is not None:
+                conn.execute("select staging.begin_comparison()")
+            # A subtransaction: read-only until its end, which neither this code nor a function can take back within it.
+            with conn.transaction():
+                conn.execute("set transaction read only")
+                progress("counting")
+                found = _look(conn, settings, sample)
+                if file is not None:
+                    progress("comparing")
+                    found = _compare(conn, found, file, imported, tolerance, sample)
+            if file is not None and store:
+                progress("keeping the findings")
+                found = _keep(conn, found)
+        return found
+
+    with connect(settings, application_name="runner reconcile") as conn:
+        return retrying(lambda: compared(conn), settings)
+
+
+def _look(conn: Connection, settings: Settings, sample: int) -> Reconciliation:
+    read_only = conn.execute("show transaction_read_only").fetchone()
+    measures = conn.execute("select * from billing.reconciliation_summary()").fetchall()
+    if not any(row[0] == "invoices" for row in measures):
+        raise SqlError("BF031", "billing.invoices is empty: nothing passes on nothing. Is this the right database?")
+    samples = conn.execute("select * from billing.reconciliation_samples(%s)", [sample]).fetchall()
+    return Reconciliation(
+        verdict="reported",
+        database=settings.shown,
+        read_only=read_only == ("on",),
+        measures=tuple(Measure(*row) for row in measures),
+        samples=tuple((row[0], row[1]) for row in samples),
+    )
+
+
+def _compare(
+    conn: Connection, found: Reconciliation, file: LandedFile, imported: bool, tolerance: int, sample: int
+) -> Reconciliation:
+    rows = conn.execute("select * from staging.compare_finance_ledger(%s, %s)", [file.sha256, tolerance]).fetchall()
+    classes = tuple(ClassTotals(name, *map(int, counts)) for name, *counts in rows)
+    rejects = conn.execute(
+        "select count(*) from backfill.reject as r join staging.file as f on f.run_id = r.run_id"
+        " where f.loader = 'finance_ledger' and f.sha256 = %s and r.backfill = 'load finance_ledger'",
+        [file.sha256],
+    ).fetchone()
+    ledger = FinanceLedgerFile(file.name, file.sha256, imported, rejects[0] if rejects else 0)
+    differs = ledger.rejects or any(item.is_finding for item in classes)
+    return replace(
+        found,
+        verdict="differences" if differs else "reconciled",
+        ledger=ledger,
+        tolerance_cents=tolerance,
+        classes=classes,
+        findings=tuple(row[0] for row in conn.execute("select staging.comparison_rows(%s)", [sample])),
+    )
+
+
+def _keep(conn: Connection, found: Reconciliation) -> Reconciliation:
+    assert found.ledger is not None  # noqa: S101 - the caller has compared
+    row = conn.execute(
+        "select backfill.keep_comparison(%s, %s, %s)",
+        [found.ledger.sha256, found.tolerance_cents, Jsonb(plain(found.classes))],
+    ).fetchone()
+    return replace(found, comparison_id=row[0] if row else None)
+
+
+def junit(found: Reconciliation) -> bytes:
+    """The result as JUnit XML: one case a class, failed where rows are in one that must be empty."""
+    found = cleaned(found)  # XML has no word for most of what is not clean
+    cases: list[tuple[str, str | None]] = [("billing holds invoices", None)]
+    if found.ledger is not None:
+        count = found.ledger.rejects
+        cases.append(("every line of the ledger can be read", f"{count:,} lines rejected" if count else None))
+    for item in found.classes:
+        text = (
+            f"{item.ledger_rows:,} lines of {money(item.ledger_cents)}, {item.db_rows:,} invoices of "
+            f"{money(item.db_cents)}"
+        )
+        cases.append((item.name, text if item.is_finding else None))
+    failures = sum(text is not None for _, text in cases)
+    suite = ElementTree.Element(
+        "testsuite", name="reconcile", tests=str(len(cases)), failures=str(failures), errors="0"
+    )
+    for name, failure in cases:
+        case = ElementTree.SubElement(suite, "testcase", classname="reconcile", name=name)
+        if failure is not None:
+            node = ElementTree.SubElement(case, "failure", message=f"{name}: {failure}")
+            node.text = "\n".join(str(row) for row in found.findings if row["class"] == name)
+    return bytes(ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True))

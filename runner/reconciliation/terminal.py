@@ -1,0 +1,110 @@
+"""`runner reconcile`: what both sides hold, and where they differ."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from runner.errors import UsageError
+from runner.terminal.output import escape, styled, table
+from runner.terminal.verb import AllowRejects, Answer, Call, verb
+from runner.text import money
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+    from runner.reconciliation.reconcile import ClassTotals, Reconciliation
+
+
+@verb(system="reconciliation")
+def reconcile(
+    call: Call,
+    ledger: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Finance's ledger; header as docs/sample_ledger_template.csv.")
+    ] = None,
+    tolerance: Annotated[int, typer.Option(min=0, metavar="CENTS", help="Amounts so close count as equal.")] = 0,
+    allow_rejects: AllowRejects = 0,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the classes as JUnit XML.")] = None,
+    store_failures: Annotated[bool, typer.Option(help="Keep the findings in backfill.comparison_finding.")] = False,
+) -> Answer:
+    """Compare invoices with Finance's ledger, both ways, without writing to billing."""
+    from runner.reconciliation import reconcile as reconcile_
+
+    if ledger is None and (tolerance or allow_rejects or store_failures):
+        raise UsageError("--tolerance, --allow-rejects and --store-failures need --ledger FILE")
+    file = call.file(junit)
+    found = reconcile_.reconcile(
+        call.settings,
+        ledger=ledger,
+        tolerance=tolerance,
+        allow_rejects=allow_rejects,
+        store=store_failures,
+        progress=call.progress,
+    )
+    return Answer(found, draw_reconciliation, file=file, page=reconcile_.junit)
+
+
+def draw_reconciliation(found: Reconciliation, out: Console) -> None:
+    """Measures, classes, a sample of the findings, the verdict."""
+    mode = "read-only transaction" if found.read_only else "transaction"
+    out.print(f"[dim]{escape(found.database)} · {mode}[/]\n")
+    out.print(table("measure", "currency", "status", ">rows", ">amount", rows=(
+        (m.name, m.currency or "not known", m.status, f"{m.rows:,}", money(m.cents)) for m in found.measures
+    )))  # fmt: skip
+    if found.ledger is None:
+        for name, row in found.samples:
+            out.print(f"  [dim]{escape(name)}:[/] {_row(row)}")
+        return
+    state = "imported" if found.ledger.imported_now else "imported before"
+    out.print(f"\n[bold]{escape(found.ledger.name)}[/] ({state}, {found.ledger.rejects:,} lines rejected)")
+    rows = [
+        (_class(c), f"{c.ledger_rows:,}", money(c.ledger_cents), f"{c.db_rows:,}", money(c.db_cents))
+        for c in found.classes
+    ]
+    total = (
+        "total",
+        f"{sum(c.ledger_rows for c in found.classes):,}",
+        money(sum(c.ledger_cents for c in found.classes)),
+        f"{sum(c.db_rows for c in found.classes):,}",
+        money(sum(c.db_cents for c in found.classes)),
+    )
+    out.print(table("class", ">lines", ">ledger", ">invoices", ">database", rows=[*rows, total]))
+    if found.findings:
+        out.print("\nFindings, a sample of each class")
+        out.print(table("class", ">line", "entry", "invoice", "in the ledger", "in the database", rows=(
+            (f["class"], f.get("line", ""), f.get("ledger_id", ""), f.get("ledger_number") or f.get("db_number", ""),
+             _side(f, "ledger"), _side(f, "db"))
+            for f in found.findings
+        )))  # fmt: skip
+    if found.comparison_id is not None:
+        out.print(f"\nKept as comparison {found.comparison_id} in backfill.comparison_finding.")
+    out.print(
+        "\n[bold green]Ledger and database agree.[/]"
+        if found.verdict == "reconciled"
+        else "\n[bold red]Ledger and database differ.[/]"
+    )
+
+
+def _class(totals: ClassTotals) -> Text:
+    return styled(totals.name, "red" if totals.is_finding else "")
+
+
+def _side(finding: dict[str, Any], side: str) -> str:
+    """What one side has of that in which the two differ; the amount where nothing else does."""
+    field = finding["class"].removesuffix(" differs")
+    if field in ("date", "status"):
+        return str(finding.get(f"{side}_{field}", ""))
+    cents = finding.get(f"{side}_cents")
+    return "" if cents is None else f"{money(cents)} {finding.get(f'{side}_currency') or '(no currency)'}"
+
+
+def _row(row: dict[str, object]) -> str:
+    shown = {
+        key: money(value) if key.endswith("cents") and isinstance(value, int) else str(value)
+        for key, value in row.items()
+        if not key.endswith("invoice_id")
+    }
+    return escape(", ".join(f"{key.removesuffix('_cents')} {value}" for key, value in shown.items()))

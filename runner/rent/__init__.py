@@ -1,0 +1,1 @@
+"""Rent history and electricity bills: reading and verifying the files."""

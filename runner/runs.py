@@ -1,0 +1,125 @@
+"""Runs and their changes, as the log and the change log hold them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from psycopg.rows import class_row
+
+from runner.database import Connection
+from runner.errors import SqlError
+from runner.result import Change, LeftOut, TableChanges
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A row of backfill.backfill_log."""
+
+    run_id: uuid.UUID
+    backfill: str
+    mode: str
+    status: str
+    actor: str
+    started_at: datetime
+    completed_at: datetime | None
+    subject: dict[str, Any]
+    parameters: dict[str, Any]
+    metrics: dict[str, Any]
+    errors: list[Any]
+    digest: str | None
+    reverses: uuid.UUID | None
+    reversed_by: uuid.UUID | None
+    link: str | None
+    """Its link of the chain, number:hash; None while it runs."""
+    exported: str | None
+    """The file that its images were exported to; None where they are here."""
+
+    @property
+    def tables(self) -> tuple[TableChanges, ...]:
+        """Rows and cents by table."""
+        return table_changes(self.metrics)
+
+
+_COLUMNS: Final = """run_id, backfill, mode, status, actor, started_at, completed_at, subject, parameters, metrics,
+    errors, digest, reverses, reversed_by,
+    (select c.link || ':' || c.hash from backfill.chain as c where c.run_id = l.run_id and c.kind = 'run') as link,
+    (select case c.kind when 'export' then c.detail ->> 'file' end from backfill.chain as c where c.run_id = l.run_id
+        order by c.link desc limit 1) as exported"""
+
+_CHANGES: Final = """
+    select table_name, operation, business_key, cents_before, cents_after, coalesce(after, before) as image
+    from backfill.change_log where run_id = %s
+"""
+
+_SAMPLE: Final = f"""
+    select * from ({_CHANGES} limit greatest(%s, 1000)) as first order by table_name, business_key limit %s
+"""  # noqa: S608 - constant text
+
+
+def list_runs(conn: Connection, limit: int) -> list[Run]:
+    """The latest runs, newest first."""
+    with conn.cursor(row_factory=class_row(Run)) as cursor:
+        query = f"select {_COLUMNS} from backfill.backfill_log as l order by started_at desc, run_id limit %s"  # noqa: S608 - constant columns
+        return cursor.execute(query, [limit]).fetchall()
+
+
+def chain_head(conn: Connection) -> str:
+    """Number and hash of the chain's newest link, as this transaction sees it: the anchor to keep elsewhere."""
+    row = conn.execute("select backfill.chain_head()").fetchone()
+    return str(row[0] or "") if row else ""
+
+
+def find_run(conn: Connection, given: str) -> Run:
+    """The run whose id begins with `given`. Raises SqlError BF009 for none, several, or no beginning."""
+    if not given.strip():  # a variable of a script that was never set must not name the only run there is
+        raise SqlError("BF009", "no run is named: `runner log` lists them")
+    with conn.cursor(row_factory=class_row(Run)) as cursor:
+        query = f"select {_COLUMNS} from backfill.backfill_log as l where starts_with(run_id::text, %s) limit 3"  # noqa: S608
+        found = cursor.execute(query, [given.lower()]).fetchall()
+    if not found:
+        raise SqlError("BF009", f"there is no run {given} in database {conn.info.dbname}: `runner log` lists them")
+    if len(found) > 1:
+        raise SqlError(
+            "BF009", f"{given} is the beginning of several runs: {', '.join(str(run.run_id) for run in found)}"
+        )
+    return found[0]
+
+
+def table_changes(metrics: dict[str, Any]) -> tuple[TableChanges, ...]:
+    """The rows and cents by table that a run's log row holds."""
+    return tuple(TableChanges(table, **counts) for table, counts in sorted(metrics.get("tables", {}).items()))
+
+
+def sample_changes(conn: Connection, run_id: uuid.UUID, limit: int) -> list[Change]:
+    """`limit` changes of a run by business key, out of the first thousand: the others need not be unpacked."""
+    rows = conn.execute(_SAMPLE, [run_id, limit, limit]).fetchall()
+    return [Change(*row) for row in rows]
+
+
+def count_left_out(conn: Connection, run_id: uuid.UUID) -> int:
+    """How many source rows a run left out."""
+    row = conn.execute("select count(*) from backfill.reject where run_id = %s", [run_id]).fetchone()
+    return int(row[0]) if row else 0
+
+
+def left_out(conn: Connection, run_id: uuid.UUID, limit: int | None) -> list[LeftOut]:
+    """The source rows that a run left out, in the order of their source; None: all of them."""
+    rows = conn.execute(
+        "select source, source_key, line, reason, cents from backfill.reject where run_id = %s"
+        " order by source, line, source_key limit %s",
+        [run_id, limit],
+    ).fetchall()
+    return [LeftOut(*row) for row in rows]
+
+
+def stream_changes(conn: Connection, run_id: uuid.UUID) -> Iterator[Change]:
+    """All changes of a run through a server-side cursor: memory stays flat whatever the number of rows."""
+    with conn.cursor(name="changes") as cursor:
+        cursor.itersize = 2000
+        cursor.execute(_CHANGES, [run_id])
+        for row in cursor:
+            yield Change(*row)

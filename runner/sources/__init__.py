@@ -1,1 +1,0 @@
-"""Source formats and interfaces: bytes in, typed rows and rejects out; no database."""

@@ -1,0 +1,287 @@
+"""The report of an apply: on a terminal, and as a page for Finance. Knows no database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from runner.systems import ENGINE, SYSTEMS
+from runner.terminal.output import (
+    change_line,
+    changes_by_table,
+    draw_left_out,
+    escape,
+    escape_lines,
+    source_row,
+    span,
+    styled,
+    table,
+)
+from runner.text import clean, cleaned, counted, money, size
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from runner.gates import GateResult
+    from runner.result import Attempt, BackfillResult, Lock, Report, TableTotals, Undo
+
+_HEADLINES = {
+    "nothing due": ("Nothing is due.", "green"),
+    "rehearsed": ("Rehearsed and rolled back: nothing was changed.", "cyan"),
+    "applied": ("Applied and committed.", "green"),
+    "declined": ("Not applied: you said no. Nothing was changed.", "yellow"),
+    "not asked": ("Not applied: nobody was asked (no terminal): give --yes. Nothing was changed.", "red"),
+    "gate failed": ("Stopped by a gate: nothing was changed.", "red"),
+    "apply differed": ("The apply differed from the rehearsal: nothing was changed.", "red"),
+}
+_MARKS = {"pass": ("pass", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "red"), "error": ("ERROR", "red")}
+
+
+def draw_report(report: Report, out: Console, *, changes: bool = True) -> None:
+    """What `runner apply` prints; `changes` is false where the rows were printed already."""
+    draw_findings(report, out, changes=changes)
+    draw_verdict(report, out)
+
+
+def draw_findings(report: Report, out: Console, *, changes: bool = True) -> None:
+    """The report without its verdict, as it is shown before the question."""
+    from rich.padding import Padding
+
+    attempt = report.attempt
+    out.print(
+        f"[dim]{escape(report.database)} · PostgreSQL {escape(report.server)} · {escape(report.time_zone)} · "
+        f"{escape(report.started_at)}[/]"
+    )
+    if report.as_of:
+        out.print(f"as of {escape(report.as_of)}: what was not settled before is left out")
+    if report.advice:
+        out.print(f"\n[yellow]{escape(report.advice)}[/]")
+    if attempt.migrations:
+        out.print(f"\n[bold]Migrations[/] ({len(attempt.migrations)})")
+        out.print(Padding(escape_lines(by_band(attempt.migrations)), (0, 0, 0, 2)))
+    for misfit in attempt.misfits:
+        out.print(f"\n[{'yellow' if report.named else 'bold red'}]{escape(str(misfit))}[/]")
+    for name in report.not_rehearsable:
+        out.print(f"  [yellow]{escape(name)} was not rehearsed: transactional: false[/]")
+    for backfill in attempt.backfills:
+        out.print(f"\n[bold]Backfill {escape(backfill.name)}[/] – {escape(backfill.description)}")
+        out.print(
+            f"  due {counted(backfill.due_rows, 'row')}, {money(backfill.due_cents)}; "
+            f"rejects {backfill.rejects:,}; {backfill.seconds:,.1f} s; digest {escape(backfill.digest[:16])}"
+        )
+        if backfill.rule_file:
+            out.print(f"  the rule: {backfill.due_relation} in {backfill.rule_file}", markup=False)
+        if changes and backfill.sample:
+            out.print()
+            heading = "table and row" if backfill.several else " / ".join(backfill.business_key)
+            out.print(table(heading, "", ">amount", rows=changed_rows(backfill)))
+            if backfill.rows > len(backfill.sample):
+                more = counted(backfill.rows - len(backfill.sample), "more row")
+                out.print(f"  [dim]… {more}: --all shows every one[/]")
+        out.print()
+        out.print(changes_by_table(backfill.tables))
+        words, colour = undo_line(backfill.undo)
+        out.print(f"  [{colour}]{escape(words)}[/]")
+        draw_left_out(backfill.left_out, backfill.rejects, out)
+        _draw_taken(backfill, out)
+    _draw_totals(attempt.totals, out)
+    draw_gates(attempt.gates, out)
+    _draw_costs(attempt, out)
+    if report.differences:
+        out.print("\n[bold red]What differed[/]")
+        for difference in (*report.differences, *report.unsteady):
+            out.print(f"  {escape(difference)}")
+
+
+def draw_verdict(report: Report, out: Console) -> None:
+    """How it ended, and what to do next."""
+    headline, colour = _headline(report)
+    out.print(f"\n[bold {colour}]{headline}[/] {_next_step(report)}".rstrip())
+    if report.attempt.chain and report.verdict == "applied":
+        out.print(f"Chain {report.attempt.chain}", markup=False, soft_wrap=True)
+    if report.attempt.misfits and not report.named:
+        names = ", ".join(misfit.system or misfit.migration for misfit in report.attempt.misfits)
+        out.print(
+            f"[red]Left out: {escape(names)}.[/] Mend what is named above, or take it out of systems in runner.toml."
+        )
+    if report.committed_first:
+        out.print(
+            f"[yellow]Committed before the rehearsal, and there to stay: {escape(', '.join(report.committed_first))}[/]"
+        )
+
+
+def _headline(report: Report) -> tuple[str, str]:
+    """The verdict and its colour. That nothing was changed is said of what the server has shown to be rolled back."""
+    headline, colour = _HEADLINES[report.verdict]
+    if report.committed_first:
+        headline = headline.replace("othing was changed", "othing else was changed")
+    return headline, colour
+
+
+def changed_rows(backfill: BackfillResult) -> list[tuple[str, str, str]]:
+    """The sample's lines; with the table before each row where the run wrote more than one."""
+    lines = []
+    for change in backfill.sample:
+        key, operation, cents = change_line(change)
+        lines.append((f"{change.table} {key}" if backfill.several else key, operation, cents))
+    return lines
+
+
+def by_band(names: Sequence[str]) -> list[str]:
+    """Migrations as `runner status` lists them: a line for each folder's, many as the first, the last and the count.
+
+    A band of a hundred numbers is a folder's; all from 1000 on are the project's own.
+    """
+    bands = groupby(names, key=lambda name: min(name[:2], "10"))
+    folders = (ENGINE, *SYSTEMS)
+    return [
+        f"{folders[int(band)] if int(band) < len(folders) else 'own'}: {span(list(files))}" for band, files in bands
+    ]
+
+
+def undo_line(undo: Undo) -> tuple[str, str]:
+    """Whether the run could be undone, and the colour of it: red where it could not."""
+    if undo.state == "proved":
+        return f"undo proved: {counted(undo.rows, 'row')}", "green"
+    if undo.state == "refused":
+        return f"undo would be refused: {' '.join(undo.reason.split())}", "bold red"
+    return f"undo not tried: {undo.reason}", "dim"
+
+
+def _next_step(report: Report) -> str:
+    if report.verdict == "applied" and report.attempt.backfills:
+        runs = "\n".join(f"  runner rollback {result.run_id}" for result in report.attempt.backfills)
+        return f"To undo:\n{runs}"
+    if report.verdict == "rehearsed":
+        return "To do it: the same without --dry-run."
+    if report.verdict == "apply differed" and report.unsteady:
+        return "Another value in each attempt can never be the rehearsal's: mend what is named above first."
+    if report.verdict == "apply differed":
+        return (
+            "The data changed between the two; look at it, then run the same command again. Where the application "
+            "itself writes such rows: --accept-taken leaves them to it, --as-of what is not settled yet."
+        )
+    if report.verdict == "gate failed":
+        return "The rows above say what does not reconcile."
+    return ""
+
+
+def _draw_taken(backfill: BackfillResult, out: Console) -> None:
+    """What others wrote first: each row, since it is all in which the apply is not the rehearsal."""
+    if backfill.taken:
+        out.print(
+            f"  [yellow]left to others, who wrote them since the rehearsal: {counted(len(backfill.taken), 'row')}[/]"
+        )
+        several = len({item.table for item in backfill.taken}) > 1
+        for item in backfill.taken:
+            cents = f"  {money(item.cents)}" if item.cents is not None else ""
+            out.print(f"    {escape(f'{item.table} {item.key}' if several else item.key)}{cents}")
+
+
+def _draw_totals(totals: tuple[TableTotals, ...], out: Console) -> None:
+    if not totals:
+        return
+    out.print("\n[bold]Control totals[/]")
+    out.print(table("table", ">rows before", ">changes", ">rows after", ">before", ">change",
+                    ">after", "", rows=(
+        (
+            t.table, _count(t.rows_before), f"{t.rows_changed:+,}" if t.rows_changed else "0", _count(t.rows_after),
+            money(t.cents_before), money(t.cents_changed) if t.cents_before is not None or t.cents_changed else "",
+            money(t.cents_after), styled("ok", "green") if t.proved else styled("WRONG", "red"),
+        ) for t in worth_showing(totals)
+    )))  # fmt: skip
+    left = len(totals) - len(worth_showing(totals))
+    if left:
+        out.print(f"[dim]and {counted(left, 'more tracked table')} that did not change[/]")
+
+
+def _count(rows: int | None) -> str:
+    return "not counted" if rows is None else f"{rows:,}"
+
+
+def worth_showing(totals: Sequence[TableTotals]) -> list[TableTotals]:
+    """Tables that changed, those of the plan that hold money, and whatever is not proved; --json has them all."""
+    return [t for t in totals if t.rows_changed or t.cents_changed or t.cents_after or not t.proved]
+
+
+def draw_gates(gates: tuple[GateResult, ...], out: Console) -> None:
+    """A line a gate, and the failing rows of those that do not pass."""
+    if not gates:
+        return
+    out.print("\n[bold]Gates[/]")
+    out.print(table("gate", "", ">failing rows", ">s", rows=(
+        (gate.name, styled(*_MARKS[gate.status]), f"{gate.failures:,}", f"{gate.seconds:.2f}") for gate in gates
+    )))  # fmt: skip
+    for gate in gates:
+        if gate.status != "pass":
+            out.print(f"\n[{_MARKS[gate.status][1]}]{escape(gate.name)}[/] {escape(' '.join(gate.message.split()))}")
+            for row in gate.rows:
+                words = ", ".join(_labelled(name, value) for name, value in row.items())
+                out.print(f"  {words}", markup=False)
+            if gate.rows and gate.failures > len(gate.rows):
+                out.print(f"  … {gate.failures - len(gate.rows):,} more")
+
+
+def _labelled(name: str, value: Any) -> str:
+    """A column's name and value. Cents are shown as money, and so under a name that does not say cents."""
+    if name.endswith("cents") and isinstance(value, int | Decimal):
+        return f"{name.removesuffix('cents').rstrip('_') or 'amount'} {money(int(value))}"
+    return f"{name} {'null' if value is None else clean(str(value))}"
+
+
+def _draw_costs(attempt: Attempt, out: Console) -> None:
+    if not attempt.backfills and not attempt.migrations:
+        return
+    if attempt.locks:
+        out.print("\n[bold]Locks[/] [dim]the strongest on each table; readers wait for AccessExclusive only[/]")
+        out.print(table("table", "mode", ">held s", rows=(
+            (lock.table, lock.mode.removesuffix("Lock"), f"{lock.seconds:.2f}") for lock in strongest(attempt.locks)
+        )))  # fmt: skip
+    out.print(f"\nWAL {size(attempt.wal_bytes)} (whole server) · {attempt.seconds:,.1f} s")
+    for trigger in attempt.triggers:
+        out.print(f"[yellow]trigger that fires on these tables: {escape(trigger)}[/]")
+    for sequence in attempt.sequences:
+        out.print(f"[yellow]sequence that moved, which no rollback undoes: {escape(sequence)}[/]")
+
+
+_STRENGTH = (
+    "RowShare",
+    "RowExclusive",
+    "ShareUpdateExclusive",
+    "Share",
+    "ShareRowExclusive",
+    "Exclusive",
+    "AccessExclusive",
+)
+
+
+def strongest(locks: Sequence[Lock]) -> list[Lock]:
+    """Of each table the strongest lock: the others make nobody else wait."""
+    found: dict[str, Lock] = {}
+    for lock in sorted(locks, key=lambda lock: _STRENGTH.index(lock.mode.removesuffix("Lock"))):
+        found[lock.table] = lock
+    return [found[name] for name in sorted(found)]
+
+
+def html_page(report: Report) -> bytes:
+    """The report for Finance: one self-contained page."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(loader=PackageLoader("runner.terminal", ""), autoescape=True, undefined=StrictUndefined,
+                              trim_blocks=True, lstrip_blocks=True)  # fmt: skip
+    environment.filters["money"] = money
+    environment.filters["labelled"] = lambda item: _labelled(*item)
+    environment.filters["size"] = size
+    environment.filters["counted"] = counted
+    environment.filters["source_row"] = source_row
+    environment.filters["lines"] = changed_rows
+    environment.filters["undo_line"] = lambda undo: undo_line(undo)[0]
+    environment.filters["strongest"] = strongest
+    environment.filters["by_band"] = by_band
+    environment.filters["worth_showing"] = worth_showing
+    template = environment.get_template("report.html.j2")
+    report = cleaned(report)
+    headline, colour = _headline(report)
+    return template.render(report=report, attempt=report.attempt, headline=headline, colour=colour).encode()

@@ -1,0 +1,165 @@
+"""Money and dates as people write them: read exactly, or refused; nothing is guessed."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner.errors import ConfigurationError, UsageError
+from runner.invoices import catalogue as invoices
+from runner.invoices import cells
+from runner.invoices.catalogue import Format
+from runner.load import Reject
+
+
+@pytest.mark.parametrize(
+    ("text", "cents"),
+    [
+        ("1,234.56", 123_456), ("$1,234.5", 123_450), ("1234", 123_400), ("1 234.56 USD", 123_456), ("€12.00", 1_200),
+        ("1'234.50", 123_450), ("(12.00)", -1_200), ("-12", -1_200), ("$ -12.00", -1_200), ("−5", -500), ("0.07", 7),
+        ("1,234,567.89", 123_456_789), ("US$3.10", 310), ("1\u00a0234.00", 123_400),
+    ],
+)  # fmt: skip
+def test_amounts(text: str, cents: int) -> None:
+    assert cells.cents(text) == cents
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "NaN", "inf", "1e3", "12.345", "1,23", "1,2345", "12,34.00", "1.234.567", "1,234 567", "12 00", "--1", "12.",
+     ".5", "twelve", "12.00.00", "9" * 16, "１２", "0x10", "1_000"],
+)  # fmt: skip
+def test_what_is_no_amount_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"not an amount|two decimals|too large"):
+        cells.cents(text)
+
+
+def test_the_decimal_sign_can_be_a_comma() -> None:
+    assert cells.cents("1.234,56 EUR", decimal=",") == 123_456
+    with pytest.raises(ValueError, match="not an amount"):
+        cells.cents("1,234.56", decimal=",")
+
+
+@given(st.integers(-(10**14), 10**14))
+def test_every_amount_survives_being_written(cents: int) -> None:
+    sign, whole, part = "-" if cents < 0 else "", abs(cents) // 100, abs(cents) % 100
+    for text in (f"{sign}{whole:,}.{part:02}", f"{sign}{whole}.{part:02}", f"{sign}${whole:,}.{part:02}"):
+        assert cells.cents(text) == cents
+
+
+@given(st.text(max_size=12))
+def test_no_text_breaks_the_reading_of_amounts(text: str) -> None:
+    try:
+        read = cells.cents(text)
+    except ValueError:
+        return
+    assert f"{abs(read) % 100:02}"[0] in text or read % 100 == 0
+
+
+@given(st.dates(min_value=dt.date(1000, 1, 1)))
+def test_every_date_survives_being_written(day: dt.date) -> None:
+    for text in (day.isoformat(), f"{day.day} {day:%B} {day.year}", f"{day:%b} {day.day}, {day.year}"):
+        assert cells.date(text) == day
+    assert cells.date(f"{day.month}/{day.day}/{day.year}", "mdy") == day
+    assert cells.date(f"{day.day}.{day.month}.{day.year}", "dmy") == day
+
+
+def test_a_day_and_month_that_could_change_places_are_not_guessed() -> None:
+    with pytest.raises(ValueError, match="ambiguous: say date_order"):
+        cells.date("03/04/2023")
+    assert cells.date("13/04/2023") == cells.date("04/13/2023") == dt.date(2023, 4, 13)
+    assert cells.date("04/04/2023") == dt.date(2023, 4, 4)
+    with pytest.raises(ValueError, match="is not a date"):
+        cells.date("13/04/2023", "mdy")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "5-Jan-23", "2023-02-30", "Ja 5, 2023", "Foo 5, 2023", "20230105", "1/2/23", "soon"]
+)
+def test_what_is_no_date_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"not a date|no month"):
+        cells.date(text)
+
+
+CATALOGUE = "Invoice #,Client,Period Start,Period End,Date,Due,Total,Notes\n"
+GOOD = "INV-1,Hillside,2023-01-02,2023-01-08,2023-01-09,2023-02-08,100.00,\n"
+
+
+def read(tmp_path: Path, text: str, form: Format | None = None) -> list[object]:
+    path = tmp_path / "catalogue.csv"
+    path.write_text(text, encoding="utf-8")
+    return list(invoices.read_invoices(path, form or Format()))
+
+
+def test_a_row_is_typed(tmp_path: Path) -> None:
+    day = dt.date
+    assert read(tmp_path, "\ufeff" + CATALOGUE + "\n" + GOOD) == [
+        (3, "INV-1", "Hillside", day(2023, 1, 2), day(2023, 1, 8), day(2023, 1, 9), day(2023, 2, 8), 10_000)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        (("2023-02-08", ""), "due_date is missing"),
+        (("2023-01-09", ""), "sent_on is missing"),
+        (("100.00", "12.345"), "total: '12.345' has more than two decimals"),
+        (("100.00", ""), "total is missing"),
+        (("INV-1", ""), "number is missing"),
+        (("Hillside", ""), "client is missing"),
+        (("100.00,", "100.00,NOT OURS (agency)"), "it is marked as not the company's: 'NOT OURS (agency)'"),
+        (("100.00,", "100.00"), "7 cells where the header has 8"),
+        (("2023-01-09", "01/02/2023"), "ambiguous"),
+    ],
+)
+def test_what_cannot_be_taken_is_a_reject_with_its_line(tmp_path: Path, changed: tuple[str, str], reason: str) -> None:
+    (reject,) = read(tmp_path, CATALOGUE + GOOD.replace(*changed))
+    assert isinstance(reject, Reject)
+    assert reject.line == 2
+    assert reason in reject.reason
+
+
+def test_header_names_and_the_mark_come_from_runner_toml(tmp_path: Path) -> None:
+    form = Format.of({"headers": {"number": "Nr", "remark": ["Whose"]}, "not_ours": "^theirs$", "date_order": "dmy"})
+    text = "Nr;Client;From;To;Date;Due;Total;Whose\n"
+    rows = read(tmp_path, text + "7;H;1/2/2023;7/2/2023;8/2/2023;9/3/2023;1,00;ours\n8;H;;;;;;theirs\n", form)
+    assert isinstance(rows[0], Reject)
+    assert "total" in rows[0].reason
+    assert isinstance(rows[1], Reject)
+    assert rows[1].reason == "it is marked as not the company's: 'theirs'"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Number,Client\n1,2\n", "has no column for period_start"),
+        (CATALOGUE.replace("Notes", "Total") + GOOD, "more than one column for total"),
+        ('Invoice #,"Client\n', "cannot be read as CSV"),
+        ("", "has no column for number"),
+    ],
+)
+def test_what_is_no_catalogue_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        read(tmp_path, text)
+
+
+def test_what_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "latin.csv"
+    path.write_bytes((CATALOGUE + GOOD.replace("Hillside", "Caf\u00e9")).encode("latin-1"))
+    with pytest.raises(UsageError, match="is not UTF-8"):
+        list(invoices.read_invoices(path, Format()))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"date_order": "ymd"}, {"time_zone": "Mars/Olympus"}, {"decimal": "'"}, {"not_ours": "("}, {"nonsense": 1},
+     {"headers": {"colour": "x"}}, {"headers": "x"}, {"storage": {"key": "AKIA", "secret": "hush"}}],
+)  # fmt: skip
+def test_settings_that_cannot_be_used_are_refused(values: dict[str, object]) -> None:
+    with pytest.raises(ConfigurationError, match=r"invoices") as caught:
+        Format.of(values)
+    assert "hush" not in str(caught.value)
