@@ -147,7 +147,9 @@ def disturb(ground: Ground, seed: int) -> Told:
 
 def _ended(process: subprocess.Popen[str]) -> tuple[int, str]:
     if process.stdout is None or process.stdout.closed:
-        said = process.stderr.read() if process.stderr is not None else ""
+        assert process.stderr is not None
+        with process.stderr:
+            said = process.stderr.read()
         return process.wait(120), said
     out, err = process.communicate(timeout=120)
     return process.returncode, f"{err}\n{out}"
