@@ -128,6 +128,8 @@ class Verdict:
 
     told: dict[str, Any]
     settings: Settings
+    verb: str
+    """The session that was ended, by its application_name."""
 
     def error(self) -> RunnerError:
         """The error in which the verb ends."""
@@ -157,6 +159,8 @@ class Verdict:
         ways = []
         if told["locktype"] == "relation":
             ways.append("`runner migrate` first, where migrations are pending: it takes such locks for moments")
+        elif self.verb == "runner apply":
+            ways.append("`apply --as-of '1 hour ago'` leaves to the application what it is still writing")
         ways.append("run it while nobody writes to these rows, or in smaller parts")
         return "; ".join(ways) + "; or let them wait longer: --lock-budget 10s, or 0 for no limit"
 
@@ -165,7 +169,7 @@ class Watcher:
     """The watching session of one connection. It is opened once a transaction has lasted longer than a look or two."""
 
     def __init__(self, settings: Settings, application_name: str) -> None:
-        self.settings, self.application_name = settings, f"{application_name} (watch)"
+        self.settings, self.verb, self.application_name = settings, application_name, f"{application_name} (watch)"
         self.problem = ""
         self._state = threading.Condition()
         self._pid: int | None = None
@@ -281,7 +285,7 @@ class Watcher:
                 )
             )
         except psycopg.errors.RaiseException as exc:
-            return Verdict(json.loads(exc.diag.message_primary or "{}"), self.settings)
+            return Verdict(json.loads(exc.diag.message_primary or "{}"), self.settings, self.verb)
         finally:
             with suppress(psycopg.Error):
                 self._conn.rollback()

@@ -92,6 +92,7 @@ def test_a_key_that_the_run_has_written_is_waited_for_no_longer_than_the_budget(
     assert "its query: insert into property.charges" in done.err
     assert "the lock budget is 1 s" in done.err
     assert "\x1b" not in done.err
+    assert "`apply --as-of '1 hour ago'` leaves to the application" in done.err
     assert "--lock-budget" in done.err
     assert done.err.count("rehearsing: migrations") == 1  # not tried again
     assert len(charges(slow)) == 1
@@ -179,7 +180,28 @@ def test_a_reversal_keeps_to_it(url: str) -> None:
         done = ended(process)
     assert done.code == 5, done
     assert "for a row or a key of property.charges" in done.err
+    assert "--as-of" not in done.err  # a reversal has none
     assert {row[4] for row in charges(url)} == {"mine"}
+
+
+def test_a_load_keeps_to_it(url: str, tmp_path: Path) -> None:
+    """Who waits for staging is as much somebody who waits as the application is."""
+    bills = tmp_path / "bills.txt"
+    bills.write_text("# Vattenfall\n2023-02-28 1632 kr\n2023-03-31 1467 kr\n")
+    words = ("load", "electricity", str(bills), *config(tmp_path, systems=["rent"]))
+    run(url, "migrate", *words[3:])
+    sql(url, SLOW.replace("property.charges", "staging.electricity_bill"))
+    with start(url, *words) as process:
+        until(lambda: sleeping(url), "the load's slow statement")
+        with writing(url, "begin; lock table staging.electricity_bill in share mode; commit"):
+            pass
+        done = ended(process)
+    assert done.code == 5, done
+    assert "for ShareLock on staging.electricity_bill, where the run holds" in done.err
+    assert sql(url, "select count(*) from staging.file") == [(0,)]
+    sql(url, QUICK.replace("property.charges", "staging.electricity_bill"))
+    run(url, *words)
+    assert sql(url, "select count(*) from staging.electricity_bill") == [(2,)]
 
 
 def test_max_time_bounds_the_whole_verb(slow: str, tmp_path: Path) -> None:
