@@ -87,7 +87,7 @@ begin
     ) as s;
     -- A record's hash is linear in those of its columns: without hashing it once more, two rows that
     -- exchange an amount would add up to the same.
-    hash := format('hashint8extended(hash_record_extended(row(%s), 0), 0)', coalesce(v_values, 'null'));
+    hash := format('hashint8extended(hash_record_extended(row(%s), 0), 0)', coalesce(v_values, '0'));
     images := format('(select %s, %s from backfill_audit.%I as p where p.run_id = $1 and p.operation = %L) as u%s',
         v_unnest, v_had, p_table.images_name, p_operation, v_joins);
 end;

@@ -106,3 +106,27 @@ def test_a_key_that_is_made_of_a_business_key_counts(conn: psycopg.Connection) -
     assert digest(conn, made.format(1)) != digest(conn, made.format(2))
     given = "insert into invoice (number) values ('R1')"
     assert digest(conn, given) == digest(conn, given)
+
+
+def test_a_table_of_nothing_but_its_key(conn: psycopg.Connection) -> None:
+    make(conn, "create table ticket (number integer generated always as identity primary key)", "ticket")
+    run = value(conn, "select backfill.begin_run('tickets')")
+    do(conn, *["insert into ticket default values"] * 3)
+    one = finish(conn)
+    assert conn.execute("select * from backfill.column_parts(%s)", [run]).fetchall() == []
+    conn.rollback()
+    assert digest(conn, *["insert into ticket default values"] * 3) == one
+    assert digest(conn, *["insert into ticket default values"] * 4) != one
+
+
+def test_a_key_is_not_named_as_what_differs(keyed: psycopg.Connection) -> None:
+    """Something else is: a column that is no key, filled from a sequence."""
+    do(keyed, "create sequence numbers", """alter table "Line" add column drawn bigint default nextval('numbers')""")
+    do(keyed, """select backfill.track('"Line"')""")
+    keyed.commit()
+    run = value(keyed, "select backfill.begin_run('keys')")
+    do(keyed, written())
+    finish(keyed)
+    told = keyed.execute("select column_name, source from backfill.column_parts(%s) where source <> ''", [run])
+    assert told.fetchall() == [("drawn", "default nextval")]
+    keyed.rollback()
