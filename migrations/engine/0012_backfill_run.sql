@@ -145,7 +145,8 @@ begin
     v_parts := backfill.digest_parts(v_run);
     update backfill.backfill_log
     set metrics = metrics || p_metrics || jsonb_build_object('tables', coalesce((
-            select jsonb_object_agg(t.table_name, to_jsonb(t) - 'table_name') from backfill.run_totals(v_run) as t), '{}')) || backfill.run_stamped(v_run),
+            select jsonb_object_agg(t.table_name, to_jsonb(t) - 'table_name') from backfill.run_totals(v_run) as t), '{}')) || backfill.run_stamped(v_run)
+            || backfill.run_assigned(v_run),
         errors = errors || p_errors,
         status = coalesce(p_status, case when errors || p_errors = '[]' then 'succeeded' else 'partial' end),
         digest = backfill.digest_of(v_parts),
@@ -170,7 +171,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_claimed text := (select string_agg(k, ', ' order by k) from jsonb_object_keys(p_metrics) as k
-        where k in ('tables', 'control_totals', 'stamped', 'stamped_anew', 'abandoned', 'undo') or k ~* '^(approv|digest)');
+        where k in ('tables', 'control_totals', 'stamped', 'stamped_anew', 'assigned', 'abandoned', 'undo') or k ~* '^(approv|digest)');
 begin
     if v_claimed is not null then
         raise exception 'metrics % are the engine''s own to write', v_claimed

@@ -192,6 +192,7 @@ language plpgsql stable
 security definer
 set search_path = pg_catalog, pg_temp
 set jit = off
+set enable_nestloop = off
 as $$
 declare
     v_log backfill.backfill_log;

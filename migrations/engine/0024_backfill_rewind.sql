@@ -251,7 +251,7 @@ declare
 begin
     select * into v_log from backfill.backfill_log as l where l.run_id = p_run;
     for v_table in select * from backfill.tracked as t where t.pack_name in (select backfill.written_tables(p_run)) order by t.table_name loop
-        return query execute (
+        return query execute coalesce((
             with g as materialized (select * from backfill.setting_triggers(v_table.relation))
             select string_agg(format('select %1$L, p.operation::text, %2$L, count(*), sum(hash_record_extended(row(%3$s), 0))::text, '
                 'coalesce(bool_and(%4$s), false), %5$L, %6$L, %7$L from backfill_audit.%8$I as p '
@@ -268,6 +268,7 @@ begin
                     then (v_log.started_at at time zone v_log.time_zone)::text else v_log.started_at::text end as start
                 from unnest(v_table.columns, v_table.stored_types, v_table.attnums) with ordinality as x (name, stored, attnum, i)
                 where x.attnum is not null and x.name <> all (v_table.stamped)
+                    and not exists (select 1 from jsonb_to_recordset(backfill.held_keys(v_log, v_table)) as k (at integer) where k.at = x.i)
             ) as c
             join pg_attribute as a on a.attrelid = v_table.relation and a.attnum = c.attnum
             left join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum and a.attgenerated = ''
@@ -275,7 +276,7 @@ begin
                 select string_agg(distinct g.trigger_name, ', ') filter (where c.name = any (g.stamps)) as triggers,
                     array_agg(distinct k order by k) filter (where k <> all (v_table.stamped || v_table.key_columns)) as columns
                 from g cross join lateral unnest(g.stamps) as k
-            ) as s on true);
+            ) as s on true), 'select null::text, null::text, null::text, 0::bigint, null::text, false, null::text, null::text, null::text where false');
     end loop;
 end;
 $$;
@@ -292,8 +293,7 @@ do $do$
 begin
     perform backfill.grant_to('backfill_auditor', 'execute on function backfill.stamping_triggers()');
     perform backfill.grant_to('backfill_auditor', 'execute on function backfill.runs_since(uuid)');
-    perform backfill.grant_to('backfill_operator', 'execute on function backfill.column_parts(uuid)');
-    perform backfill.grant_to('backfill_operator', 'execute on function backfill.prove_undo(uuid)');
+    perform backfill.grant_to('backfill_operator', 'execute on function backfill.column_parts(uuid), backfill.prove_undo(uuid)');
     perform backfill.grant_to('backfill_operator', 'execute on function backfill.abandon_run(uuid, text)');
     perform backfill.grant_to('backfill_operator', 'execute on function backfill.reverse_since(uuid, text)');
 end;
