@@ -1,7 +1,7 @@
 -- What the property application owns: units, payments, charges.
 -- Safe: a table is created only where it is missing; one that exists is checked and, apart from the
 -- capture triggers of backfill.track(), left as it is.
--- depends: 0026_backfill_owner
+-- depends: 0027_backfill_owner
 
 do $do$
 begin

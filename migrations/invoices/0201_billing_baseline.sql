@@ -3,7 +3,7 @@
 -- Safe: a table is created only where it is missing; one that exists is checked and, apart from the
 -- capture triggers of backfill.track(), left as it is. billing.settings is not tracked: the invoice
 -- watermark never goes down, so that no reversal may put it back.
--- depends: 0026_backfill_owner
+-- depends: 0027_backfill_owner
 
 do $do$
 begin

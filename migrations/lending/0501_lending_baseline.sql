@@ -1,7 +1,7 @@
 -- What the lending application owns: borrowers, mortgages, and the payments collected for them.
 -- Safe: a table is created only where it is missing; one that exists is checked and left as it is, but for the capture
 -- triggers of backfill.track() and two unique indexes, which are refused, listing them, while there are duplicates.
--- depends: 0026_backfill_owner
+-- depends: 0027_backfill_owner
 
 do $do$
 begin

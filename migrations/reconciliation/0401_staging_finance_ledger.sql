@@ -1,6 +1,6 @@
 -- Finance's ledger in staging: the raw text of a file under way, typed lines, and the lines that count.
 -- Safe: new tables and a view in the schema staging; nothing of the applications is touched.
--- depends: 0026_backfill_owner
+-- depends: 0027_backfill_owner
 
 -- Unlogged: it holds a file only within the transaction that loads it, and no audit hangs on it.
 create unlogged table staging.finance_ledger_raw (

@@ -1,7 +1,7 @@
 -- What the rent application owns: tenants, rent_config, rent_ledger. Money is ore, currency SEK.
 -- Safe: a table is created only where it is missing; one that exists is checked and, apart from the
 -- capture triggers of backfill.track(), left as it is.
--- depends: 0026_backfill_owner
+-- depends: 0027_backfill_owner
 
 do $do$
 begin

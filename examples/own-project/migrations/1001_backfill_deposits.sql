@@ -1,6 +1,6 @@
 -- Deposits of orders that were paid before the shop kept any (backfill "deposits").
 -- Safe: a view, a function and a row of the catalog; shop.deposits is watched from now on, and changed by a run only.
--- depends: 0022_backfill_grants
+-- depends: 0023_backfill_grants
 
 -- The rule: this SELECT decides which rows are written, and for how much.
 create view backfill.deposits_due as

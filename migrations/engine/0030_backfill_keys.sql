@@ -1,0 +1,100 @@
+-- Keys that the database assigns (identity, a sequence, a random uuid): which values of a run are such keys. They differ between a rehearsal and
+-- its apply, so they are no part of the digest; a row that refers to one is known by the row that it refers to.
+-- Safe: functions that only read.
+-- depends: 0029_backfill_taken
+
+create function backfill.assigned_keys(p_table backfill.tracked) returns jsonb
+language sql stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    with assigned as (
+        select t.pack_name, t.relation, a.attnum, array_position(t.columns, a.attname::text) as place
+        from backfill.tracked as t
+        join pg_attribute as a on a.attrelid = t.relation and a.attname = any (t.key_columns) and not a.attisdropped
+        left join pg_attrdef as d on d.adrelid = a.attrelid and d.adnum = a.attnum
+        where t.active and (a.attidentity <> '' or pg_get_expr(d.adbin, d.adrelid)
+            ~ '\m(nextval|gen_random_uuid|uuidv4|uuidv7|uuid_generate_v[14]|uuid_generate_v1mc)\(')
+    ),
+    -- Once for each column: what it refers to, before what it is.
+    held as (
+        select distinct on (x.at) x.*
+        from (
+            select array_position(p_table.columns, a.attname::text) as at, k.pack_name as pack, k.place as key
+            from pg_constraint as c
+            cross join lateral generate_subscripts(c.conkey, 1) as j
+            join assigned as k on k.relation = c.confrelid and k.attnum = c.confkey[j]
+            join pg_attribute as a on a.attrelid = c.conrelid and a.attnum = c.conkey[j]
+            where c.contype = 'f' and c.conrelid = p_table.relation
+            union all
+            select k.place, k.pack_name, k.place from assigned as k where k.pack_name = p_table.pack_name
+        ) as x
+        order by x.at, x.pack = p_table.pack_name, x.pack collate "C", x.key
+    )
+    select coalesce(jsonb_agg(to_jsonb(h) order by h.at), '[]') from held as h where h.at is not null and h.key is not null;
+$$;
+
+comment on function backfill.assigned_keys(backfill.tracked) is
+'Columns of a table that hold keys which the database assigns, its own or another tracked table''s: at, the place of the column; pack, the table
+whose key it is; key, that key''s place there. By places, which a rename leaves alone.';
+
+create function backfill.held_keys(p_log backfill.backfill_log, p_table backfill.tracked) returns jsonb
+language plpgsql stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_all jsonb := case when p_log.status = 'running' then backfill.assigned_keys(p_table)
+        else coalesce(p_log.metrics -> 'assigned' -> p_table.pack_name, '[]') end;
+    v_held jsonb := '[]';
+    v_key jsonb;
+    v_in_fact boolean;
+begin
+    for v_key in select x.k from jsonb_array_elements(v_all) as x (k) loop
+        -- A uuid that the backfill made of a business key (version 5 or 8) stays what it is. One look at each pack: a statement makes
+        -- its keys in one way.
+        execute format('select coalesce(bool_or(%s), false) from backfill_audit.%I as p where p.run_id = $1 and p.operation = ''I''',
+            (select case when t.stored_types[(v_key ->> 'key')::integer] = 'uuid'
+                then format('substr((p.a%1$s)[1]::text, 15, 1) in (''1'', ''4'', ''7'')', v_key ->> 'key') else 'true' end
+            from backfill.tracked as t where t.pack_name = v_key ->> 'pack'),
+            (select t.images_name from backfill.tracked as t where t.pack_name = v_key ->> 'pack'))
+        into v_in_fact using p_log.run_id;
+        if v_in_fact then
+            v_held := v_held || jsonb_build_array(v_key);
+        end if;
+    end loop;
+    return v_held;
+end;
+$$;
+
+comment on function backfill.held_keys(backfill.backfill_log, backfill.tracked) is
+'assigned_keys() that the database did assign in this run; of a run that is closed as its log row has them.';
+
+create function backfill.run_assigned(p_run uuid) returns jsonb
+language sql stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select case when count(*) = 0 then '{}'::jsonb
+        else jsonb_build_object('assigned', jsonb_object_agg(x.pack_name, x.keys)) end
+    from (
+        select t.pack_name, backfill.assigned_keys(t.*) as keys
+        from backfill.tracked as t where t.pack_name in (select backfill.written_tables(p_run))
+    ) as x
+    where x.keys <> '[]';
+$$;
+
+comment on function backfill.run_assigned(uuid) is
+'Which columns held keys that the database assigns, for the log of a run: its digest stays the same, also when a default changes later.';
+
+revoke execute on function
+backfill.assigned_keys(backfill.tracked),
+backfill.held_keys(backfill.backfill_log, backfill.tracked),
+backfill.run_assigned(uuid)
+from public;
+
+do $do$
+begin
+    perform backfill.hand_over(true);
+end;
+$do$;
