@@ -1,7 +1,7 @@
 -- What was done to this database: versions of the engine, the content of its migrations, and the tables and columns
 -- of the application that a baseline had to create. Beside it: where a history ends (as-of), and whether an index is there.
 -- Safe: new tables and functions; nothing of an application is touched before a later migration calls them.
--- depends: 0002_backfill_helpers
+-- depends: 0003_backfill_money
 
 create table backfill.version (
     version text primary key check (version ~ '^[0-9]+[.][0-9]+[.][0-9]+$'),

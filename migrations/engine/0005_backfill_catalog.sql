@@ -20,7 +20,7 @@ comment on column backfill.catalog.backfill is 'Name; gates in dbt carry it as t
 comment on column backfill.catalog.system is 'Which system it belongs to: charges, invoices, rent, reconciliation, lending, or a name of the project''s own.';
 comment on column backfill.catalog.description is 'What a person reads before running it.';
 comment on column backfill.catalog.position is 'Order in a run of several backfills; that of the systems lies in their bands (charges 100, invoices 200 ...), own ones from 1000.';
-comment on column backfill.catalog.due_relation is 'View of the rows still to write, one row each, with cents bigint; empty = nothing to do.';
+comment on column backfill.catalog.due_relation is 'View of the rows still to write, one row each, with cents bigint (minor units) or amount numeric, and currency, where they are money; empty = nothing to do.';
 comment on column backfill.catalog.rejects_relation is 'View of the source rows that cannot be taken, with their reason; null = the backfill has none.';
 comment on column backfill.catalog.function_name is 'Function (parameters jsonb) returns jsonb that writes what is due.';
 comment on column backfill.catalog.tables is 'Tables that it writes; each is tracked.';
@@ -133,10 +133,12 @@ declare
     v_table text;
     v_other backfill.catalog;
 begin
-    perform backfill.require_columns(p_due_relation, '{"cents": "bigint"}');
+    perform backfill.require_columns(p_due_relation, '{}');
+    perform backfill.money_of(p_due_relation);
     if p_rejects_relation is not null then
         perform backfill.require_columns(p_rejects_relation,
-            '{"source": "text", "source_key": "text", "line": "bigint", "reason": "text", "cents": "bigint", "payload": "jsonb"}');
+            '{"source": "text", "source_key": "text", "line": "bigint", "reason": "text", "payload": "jsonb"}');
+        perform backfill.money_of(p_rejects_relation);
     end if;
     if to_regprocedure(p_function_name || '(jsonb)') is null then
         raise exception 'backfill % cannot be registered: there is no function %(jsonb)', p_backfill, p_function_name
@@ -201,7 +203,7 @@ $$;
 comment on function backfill.entry(text) is 'The catalog row of a backfill; an unknown name is refused (BF009), naming those there are.';
 
 create function backfill.new_rejects(p_backfill text)
-returns table (source text, source_key text, line bigint, reason text, cents bigint, payload jsonb)
+returns table (source text, source_key text, line bigint, reason text, cents numeric, currency text, payload jsonb)
 language plpgsql stable
 security definer
 set search_path = pg_catalog, pg_temp
@@ -213,16 +215,19 @@ set hash_mem_multiplier = 4
 as $$
 declare
     v_entry backfill.catalog := backfill.entry(p_backfill);
+    v_money record;
 begin
     if v_entry.rejects_relation is not null then
+        select * into v_money from backfill.money_of(v_entry.rejects_relation);
         return query execute format($sql$
-            select x.source, x.source_key, x.line, x.reason, x.cents, x.payload
+            select x.source, x.source_key, x.line, x.reason, %s, nullif(%s, 'amounts'), x.payload
             from %s as x
             where not exists (
                 select from backfill.reject as r
                 join backfill.backfill_log as l on l.run_id = r.run_id and l.status <> 'reversed'
                 where r.backfill = $1 and r.source = x.source and r.source_key = x.source_key and r.reason = x.reason
-            )$sql$, v_entry.rejects_relation) using p_backfill;
+            )$sql$, coalesce(backfill.minor_sql(v_money.amount, v_money.type, v_money.currency), 'null::numeric'), v_money.currency,
+            v_entry.rejects_relation) using p_backfill;
     end if;
 end;
 $$;
@@ -231,7 +236,7 @@ comment on function backfill.new_rejects(text) is
 'Source rows that the backfill cannot take and that no standing run was allowed to leave out before.';
 
 create function backfill.still_due(p_backfill text)
-returns table (due_rows bigint, due_cents bigint)
+returns table (due_rows bigint, due_money jsonb)
 language plpgsql stable
 security definer
 set search_path = pg_catalog, pg_temp
@@ -241,16 +246,21 @@ set jit = off
 set work_mem = '64MB'
 set hash_mem_multiplier = 4
 as $$
+declare
+    v_relation text := (backfill.entry(p_backfill)).due_relation;
 begin
-    return query execute format('select count(*), coalesce(sum(cents), 0)::bigint from %s', (backfill.entry(p_backfill)).due_relation);
+    -- How many of the amounts are finer than their currency is told of what is written.
+    return query execute (
+        select 'select s.n, s.money from (' || backfill.sum_of_money(v_relation || ' as x', m.amount, m.type, m.currency) || ') as s (n, money, finer)'
+        from backfill.money_of(v_relation) as m);
 end;
 $$;
 
-comment on function backfill.still_due(text) is 'Rows and cents that a backfill has still to write.';
+comment on function backfill.still_due(text) is 'Rows that a backfill has still to write, and their money by currency; null where they are none.';
 
 create function backfill.due(p_backfills text[] default null)
 returns table (
-    backfill text, system text, due_rows bigint, due_cents bigint, rejects bigint, description text, due_relation text
+    backfill text, system text, due_rows bigint, due_money jsonb, rejects bigint, description text, due_relation text
 )
 language plpgsql stable
 security definer
@@ -267,11 +277,11 @@ begin
         system := v_entry.system;
         description := v_entry.description;
         due_relation := v_entry.due_relation;
-        select d.due_rows, d.due_cents into due_rows, due_cents from backfill.still_due(v_entry.backfill) as d;
+        select d.due_rows, d.due_money into due_rows, due_money from backfill.still_due(v_entry.backfill) as d;
         select count(*) into rejects from backfill.new_rejects(v_entry.backfill);
         return next;
     end loop;
 end;
 $$;
 
-comment on function backfill.due(text[]) is 'For each backfill (of those named): rows and cents still to write, source rows that it cannot take, and the view that decides.';
+comment on function backfill.due(text[]) is 'For each backfill (of those named): rows and money by currency still to write, source rows that it cannot take, and the view that decides.';

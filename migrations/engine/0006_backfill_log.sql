@@ -45,7 +45,7 @@ comment on column backfill.backfill_log.login is 'The role that logged in, as th
 comment on column backfill.backfill_log.mode is 'apply: a catalog backfill; manual: a correction; load: files into staging; reversal: an undo.';
 comment on column backfill.backfill_log.spans_transactions is 'True: the row was committed before the work, which goes on in several transactions.';
 comment on column backfill.backfill_log.status is 'running, succeeded, partial (some items failed), failed, reversed.';
-comment on column backfill.backfill_log.metrics is 'Rows and cents by table, control totals, and what the function reported.';
+comment on column backfill.backfill_log.metrics is 'Rows and money by table, what was due, control totals, and what the function reported.';
 comment on column backfill.backfill_log.errors is 'Items that failed, each with its reason.';
 comment on column backfill.backfill_log.digest is 'Order-independent hash of the changes: equal digests, equal changes.';
 comment on column backfill.backfill_log.time_zone is 'Session time zone of the run.';
@@ -193,7 +193,8 @@ create table backfill.reject (
     source_key text not null,
     line bigint,
     reason text not null,
-    cents bigint,
+    cents numeric,
+    currency text,
     payload jsonb not null default '{}',
     seen_at timestamptz not null default now(),
     primary key (run_id, backfill, source, source_key, reason)
@@ -208,7 +209,8 @@ comment on column backfill.reject.source is 'Table or file that the row came fro
 comment on column backfill.reject.source_key is 'The row in that source: a key, or the line number as text.';
 comment on column backfill.reject.line is 'Line number in a file; null for a table.';
 comment on column backfill.reject.reason is 'Why, with the value, in words.';
-comment on column backfill.reject.cents is 'Money of the row, where it has any.';
+comment on column backfill.reject.cents is 'Money of the row in minor units of its currency, where it has any.';
+comment on column backfill.reject.currency is 'Its currency, where it says one.';
 comment on column backfill.reject.payload is 'What a person needs to find and mend it; never account numbers.';
 comment on column backfill.reject.seen_at is 'When it was left out.';
 

@@ -17,6 +17,8 @@ create table backfill.tracked (
     key_columns text[] not null check (cardinality(key_columns) > 0),
     business_key text[] not null check (cardinality(business_key) > 0),
     money text,
+    currency_column text check (money is not null or currency_column is null),
+    currency text check (currency is null or money is not null and currency_column is null),
     columns text[] not null,
     types text[] not null,
     stored_types text[] not null,
@@ -43,7 +45,9 @@ comment on column backfill.tracked.captured is 'The name for which the capture w
 comment on column backfill.tracked.search_path is 'Where the table''s triggers find what they name without a schema: its own schema first, pg_temp last.';
 comment on column backfill.tracked.key_columns is 'Primary key.';
 comment on column backfill.tracked.business_key is 'Columns by which a person knows the row.';
-comment on column backfill.tracked.money is 'Column of cents for control totals; null = rows only.';
+comment on column backfill.tracked.money is 'Column of money for control totals: integers are minor units, numeric is units; null = rows only.';
+comment on column backfill.tracked.currency_column is 'Column that names the currency of a row; null = all are in one, or none is known.';
+comment on column backfill.tracked.currency is 'The currency of all rows (USD, CAD/2); null with no column = amounts without a currency.';
 comment on column backfill.tracked.columns is 'Captured columns; column i is kept in b<i> (before) and a<i> (after).';
 comment on column backfill.tracked.types is 'Their types in the table; null where the column was dropped since.';
 comment on column backfill.tracked.stored_types is 'Types in which they are kept: typed where PostgreSQL can hash the type, else text.';

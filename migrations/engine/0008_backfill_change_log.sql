@@ -71,7 +71,7 @@ as $$
 declare
     v_branches text := $sql$select null::uuid as run_id, null::text as table_name, null::bigint as statement,
         null::integer as pack, null::bigint as row_no, null::text as operation, null::text as business_key, null::text as primary_key,
-        null::bigint as cents_before, null::bigint as cents_after, null::jsonb as before, null::jsonb as after
+        null::numeric as amount_before, null::numeric as amount_after, null::text as currency_before, null::text as currency_after, null::jsonb as before, null::jsonb as after
         from backfill.tracked where false$sql$;  -- of an engine's table: Citus sends no constant view to its workers
     v_table backfill.tracked;
     v_before text;
@@ -80,7 +80,7 @@ declare
     v_names text;
     v_business_key text[];
     v_primary_key text[];
-    v_money integer;
+    v_money text;
 begin
     for v_table in select * from backfill.tracked where not p_empty order by table_name collate "C" loop
         -- Text images of built-in types are shown as what they are (a json column as json).
@@ -101,7 +101,7 @@ begin
             from unnest(v_table.columns, v_table.types, v_table.stored_types) with ordinality as c (name, type, stored, i)
             left join pg_type as t on t.oid = to_regtype(c.type)
         ) as s;
-        -- Keys and cents come from their own arrays: who reads only them does not pay for the images.
+        -- Keys and money come from their own arrays: who reads only them does not pay for the images.
         select array_agg(k.value order by k.of_primary, k.i) filter (where not k.of_primary),
             array_agg(k.value order by k.of_primary, k.i) filter (where k.of_primary)
         into v_business_key, v_primary_key
@@ -117,7 +117,8 @@ begin
             cross join lateral (select array_position(v_table.columns, k.name) as i) as c
             where c.i is not null
         ) as k;
-        v_money := array_position(v_table.columns, v_table.money);
+        v_money := backfill.money_images(array_position(v_table.columns, v_table.money), v_table.stored_types[array_position(v_table.columns, v_table.money)],
+            array_position(v_table.columns, v_table.currency_column), v_table.currency);
         v_branches := v_branches || format($sql$
             union all
             select p.run_id, %1$L, p.statement, p.pack, u.row_no,
@@ -130,9 +131,7 @@ begin
             cross join lateral (select case when p.operation <> 'D' then to_jsonb(x.*) end as r from (select %9$s) as x) as after$sql$,
             v_table.table_name, v_table.images_name, v_unnest, v_names, v_before,
             coalesce(array_to_string(v_business_key, ', '), 'null'), coalesce(array_to_string(v_primary_key, ', '), 'null'),
-            case when v_money is null then 'null::bigint, null::bigint' else format(
-                'case when p.b%1$s is null and p.operation = ''U'' then u.a%1$s else u.b%1$s end::bigint, u.a%1$s::bigint', v_money) end,
-            v_after);
+            v_money, v_after);
     end loop;
     return v_branches;
 end;
@@ -284,7 +283,7 @@ $do$;
 
 comment on function backfill.written_tables(uuid) is 'Tracked tables, by pack_name, that a run wrote to. Written by backfill.rebuild_change_log().';
 comment on view backfill.change_log is
-'One row for each row written in a run: table, business key, operation, cents and whole images before and after.';
+'One row for each row written in a run: table, business key, operation, money and whole images before and after.';
 comment on column backfill.change_log.run_id is 'The run; join backfill.backfill_log for who, when and why.';
 comment on column backfill.change_log.table_name is 'Schema-qualified name of the table.';
 comment on column backfill.change_log.statement is 'Number of the statement that wrote the row: later ones have higher numbers, over all runs; they are not dense.';
@@ -293,7 +292,9 @@ comment on column backfill.change_log.row_no is 'Place in the pack.';
 comment on column backfill.change_log.operation is 'INSERT, UPDATE or DELETE.';
 comment on column backfill.change_log.business_key is 'The row as a person knows it, parts joined by " / ".';
 comment on column backfill.change_log.primary_key is 'Its primary key as text, parts joined by " / ": to join the table without unpacking images.';
-comment on column backfill.change_log.cents_before is 'The money column before; null where there was no row.';
-comment on column backfill.change_log.cents_after is 'The money column after; null where there is no row any more.';
+comment on column backfill.change_log.amount_before is 'Its money before, in minor units of its currency; null where there was no row.';
+comment on column backfill.change_log.amount_after is 'Its money after; null where there is no row any more.';
+comment on column backfill.change_log.currency_before is 'The currency before, "amounts" where the table has none; null where it has no money.';
+comment on column backfill.change_log.currency_after is 'The currency after.';
 comment on column backfill.change_log.before is 'The whole row before, null for an INSERT.';
 comment on column backfill.change_log.after is 'The whole row after, null for a DELETE.';

@@ -50,7 +50,7 @@ comment on function backfill.forget_images(backfill.tracked) is
 'Drops what captured a table, and where it holds nothing also what kept the images.';
 
 create function backfill.capture_table(
-    p_relation regclass, p_business_key text[], p_money text, p_stamped text[], p_search_path name[]
+    p_relation regclass, p_business_key text[], p_money text, p_currency text, p_stamped text[], p_search_path name[]
 ) returns void
 language plpgsql volatile
 security definer
@@ -68,6 +68,7 @@ declare
     v_column record;
     v_at integer;
     v_known jsonb;
+    v_why text;
 begin
     perform backfill.refuse_open_run('backfill.track()');
     perform backfill.refuse_untrackable(p_relation);
@@ -82,7 +83,12 @@ begin
     v_table.business_key := coalesce(p_business_key, case when v_table.business_key = v_table.key_columns
         then backfill.primary_key(p_relation) else v_table.business_key end);
     v_table.key_columns := backfill.primary_key(p_relation);
-    v_table.money := coalesce(p_money, v_table.money);
+    v_table.money := nullif(coalesce(p_money, v_table.money), '');
+    if p_currency is not null or v_table.money is null then
+        v_table.currency_column := (select a.attname from pg_attribute as a
+            where a.attrelid = p_relation and a.attname = p_currency and a.attnum > 0 and not a.attisdropped);
+        v_table.currency := case when v_table.currency_column is null then nullif(p_currency, '') end;
+    end if;
     v_table.stamped := coalesce(p_stamped, v_table.stamped);
     if p_search_path is not null then
         select string_agg(quote_ident(s.name), ', ' order by s.place) || ', pg_temp' into v_table.search_path
@@ -98,26 +104,26 @@ begin
     end if;
 
     for v_column in
-        select k.name, 'business key column' as kind, false as cents from unnest(v_table.business_key) as k (name)
+        select k.name, 'business key column' as kind from unnest(v_table.business_key) as k (name)
         union all
-        select v_table.money, 'money column', true where v_table.money is not null
+        select v_table.money, 'money column' where v_table.money is not null
         union all
-        select s.name, 'stamped column', false from unnest(p_stamped) as s (name)
+        select s.name, 'stamped column' from unnest(p_stamped) as s (name)
     loop
         if not exists (select 1 from pg_attribute where attrelid = p_relation and attname = v_column.name and not attisdropped) then
             raise exception 'table % cannot be tracked: it has no %', v_table.table_name, v_column.kind || ' ' || v_column.name
                 using errcode = 'BF002', hint = coalesce(v_table.doubt ->> 'way' || ' Or ', '')
                     || format('Name the columns: select backfill.track(%L, ''{...}'', ''...'');', v_table.table_name);
-        elsif v_column.cents and not exists (
-            select 1 from pg_attribute
-            where attrelid = p_relation and attname = v_column.name and backfill.stored_type(atttypid) in ('integer', 'bigint')
-        ) then
-            raise exception 'table % cannot be tracked: its money column % holds no whole cents (integer or bigint)', v_table.table_name, v_column.name
-                using errcode = 'BF002';
         elsif v_column.kind = 'stamped column' and v_column.name = any (v_table.key_columns) then
             raise exception 'table % cannot be tracked: its stamped column % is of the primary key', v_table.table_name, v_column.name using errcode = 'BF002';
         end if;
     end loop;
+
+    v_why := case when v_table.money is not null then backfill.money_column(p_relation, v_table.money, coalesce(v_table.currency_column, v_table.currency))
+        when v_table.currency is not null or v_table.currency_column is not null then 'it has a currency and no money column: name it with p_money' end;
+    if v_why is not null then
+        raise exception 'table % cannot be tracked: %', v_table.table_name, v_why using errcode = 'BF002';
+    end if;
 
     perform backfill.make_images(v_table);
     for v_column in
@@ -159,7 +165,7 @@ begin
     end if;
     update backfill.tracked
     set active = true, captured = table_name, key_columns = v_table.key_columns, business_key = v_table.business_key, money = v_table.money,
-        stamped = v_table.stamped, search_path = v_table.search_path, columns = v_table.columns, types = v_table.types, stored_types = v_table.stored_types,
+        currency_column = v_table.currency_column, currency = v_table.currency, stamped = v_table.stamped, search_path = v_table.search_path, columns = v_table.columns, types = v_table.types, stored_types = v_table.stored_types,
         generated = v_table.generated, attnums = v_table.attnums, shapes = v_table.shapes
     where pack_name = v_table.pack_name;
     perform backfill.rebuild_images(v_table);
@@ -168,7 +174,7 @@ begin
 end;
 $$;
 
-comment on function backfill.capture_table(regclass, text[], text, text[], name[]) is
+comment on function backfill.capture_table(regclass, text[], text, text, text[], name[]) is
 'The part of track() that is the engine''s own: the register, the images and the functions that capture. Granted to nobody.';
 
 create function backfill.refuse_stranger(p_relation regclass) returns void
@@ -188,7 +194,7 @@ $$;
 comment on function backfill.refuse_stranger(regclass) is 'Refuses (BF014) to change the capture of a table for a login that is no member of its owner.';
 
 create function backfill.capture_own_table(
-    p_relation regclass, p_business_key text[], p_money text, p_stamped text[], p_search_path name[]
+    p_relation regclass, p_business_key text[], p_money text, p_currency text, p_stamped text[], p_search_path name[]
 ) returns void
 language plpgsql volatile
 security definer
@@ -196,14 +202,15 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform backfill.refuse_stranger(p_relation);
-    perform backfill.capture_table(p_relation, p_business_key, p_money, p_stamped, p_search_path);
+    perform backfill.capture_table(p_relation, p_business_key, p_money, p_currency, p_stamped, p_search_path);
 end;
 $$;
 
-comment on function backfill.capture_own_table(regclass, text[], text, text[], name[]) is 'capture_table() for the owner of the table, and for superusers.';
+comment on function backfill.capture_own_table(regclass, text[], text, text, text[], name[]) is 'capture_table() for the owner of the table, and for superusers.';
 
 create function backfill.track(
-    p_relation regclass, p_business_key text[] default null, p_money text default null, p_stamped text[] default null,
+    p_relation regclass, p_business_key text[] default null, p_money text default null, p_currency text default null,
+    p_stamped text[] default null,
     p_search_path name[] default current_schemas(false)  -- evaluated before the function's own path is in force
 ) returns void
 language plpgsql volatile
@@ -211,15 +218,16 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform backfill.capture_own_table(p_relation, p_business_key, p_money, p_stamped, p_search_path);
+    perform backfill.capture_own_table(p_relation, p_business_key, p_money, p_currency, p_stamped, p_search_path);
     perform backfill.put_triggers(p_relation);
     perform backfill.guard_children();
 end;
 $$;
 
-comment on function backfill.track(regclass, text[], text, text[], name[]) is
+comment on function backfill.track(regclass, text[], text, text, text[], name[]) is
 'Captures every INSERT, UPDATE and DELETE of a table that is made inside a run. Business key: the columns by which a person knows a
-row (default: primary key); money: its column of cents; stamped: columns that a trigger of the application sets (updated_at) and an undo
+row (default: primary key); money: its column of money (smallint, integer, bigint: minor units; numeric: units) and currency: a column, a
+constant (USD, CAD/2) or none, '''' takes either back; stamped: columns that a trigger of the application sets (updated_at) and an undo
 need not bring back; search_path: where its triggers find names without a schema (default: its own, the session''s). Again: takes over
 changed columns. For the owner of the table, or a superuser. Refuses (BF002) what it cannot watch completely, and says why.';
 

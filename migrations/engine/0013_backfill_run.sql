@@ -4,7 +4,7 @@
 -- depends: 0012_backfill_session
 
 create function backfill.control_totals(p_tables text[] default null)
-returns table (table_name text, row_count bigint, cents bigint)
+returns table (table_name text, row_count bigint, money jsonb, finer bigint)
 language plpgsql stable
 security definer
 set search_path = pg_catalog, pg_temp
@@ -18,16 +18,18 @@ begin
         where t.active and (p_tables is null or t.table_name = any (p_tables)) order by t.table_name
     loop
         table_name := v_table.table_name;
-        execute format('select count(*), %s from %s',
-            case when v_table.money is null then 'null::bigint' else format('coalesce(sum(%I), 0)::bigint', v_table.money) end,
-            v_table.relation::regclass)
-        into row_count, cents;
+        execute backfill.sum_of_money(v_table.relation::regclass::text || ' as x', 'x.' || quote_ident(v_table.money),
+            v_table.stored_types[array_position(v_table.columns, v_table.money)],
+            backfill.currency_sql('x.' || quote_ident(v_table.currency_column), v_table.currency))
+        into row_count, money, finer;
         return next;
     end loop;
 end;
 $$;
 
-comment on function backfill.control_totals(text[]) is 'Count and cents of tracked tables, as the transaction sees them: of all, or of these, and no other is read.';
+comment on function backfill.control_totals(text[]) is
+'Rows and money by currency of tracked tables, as the transaction sees them, and how many amounts are finer than their currency: of all, or of
+these, and no other is read.';
 
 create function backfill.run_stamped(p_run uuid) returns jsonb
 language sql stable
@@ -171,7 +173,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_claimed text := (select string_agg(k, ', ' order by k) from jsonb_object_keys(p_metrics) as k
-        where k in ('tables', 'control_totals', 'stamped', 'stamped_anew', 'assigned', 'abandoned', 'undo') or k ~* '^(approv|digest)');
+        where k in ('tables', 'control_totals', 'stamped', 'stamped_anew', 'assigned', 'abandoned', 'undo', 'due') or k ~* '^(approv|digest)');
 begin
     if v_claimed is not null then
         raise exception 'metrics % are the engine''s own to write', v_claimed
@@ -208,6 +210,7 @@ declare
     v_entry backfill.catalog := backfill.entry(p_backfill);
     v_as_of timestamptz;
     v_run uuid;
+    v_due jsonb;
     v_before jsonb;
     v_after jsonb;
     v_totals jsonb;
@@ -220,8 +223,8 @@ begin
     v_run := backfill.start_run(p_backfill, p_parameters, '{}', 'apply', p_actor, false, null);
     update backfill.backfill_log set as_of = v_as_of where run_id = v_run and v_as_of is not null;
     with seen as (
-        insert into backfill.reject (run_id, backfill, source, source_key, line, reason, cents, payload)
-        select v_run, p_backfill, n.source, n.source_key, n.line, n.reason, n.cents, n.payload
+        insert into backfill.reject (run_id, backfill, source, source_key, line, reason, cents, currency, payload)
+        select v_run, p_backfill, n.source, n.source_key, n.line, n.reason, n.cents, n.currency, n.payload
         from backfill.new_rejects(p_backfill) as n
         returning source, source_key, line, reason
     )
@@ -236,6 +239,7 @@ begin
                 hint = 'Mend the rows, or allow them: runner apply --allow-rejects N, backfill.run(name, ''{}'', N).';
     end if;
 
+    select jsonb_build_object('rows', d.due_rows, 'money', d.due_money) into v_due from backfill.still_due(p_backfill) as d;
     -- No table outside the plan is read: that it did not change is known from the capture, which finish_run() proves to be whole.
     select jsonb_object_agg(t.table_name, to_jsonb(t) - 'table_name') into v_before from backfill.control_totals((backfill.entry(p_backfill)).tables) as t;
     v_metrics := backfill.call_backfill(v_entry.function_name, p_parameters);
@@ -243,16 +247,17 @@ begin
     select jsonb_object_agg(t.table_name, to_jsonb(t) - 'table_name') into v_after from backfill.control_totals((backfill.entry(p_backfill)).tables) as t;
 
     select jsonb_agg(x order by x.table_name),
-        string_agg(format('%s: %s rows, %s cents expected, %s rows, %s cents found',
-            x.table_name, x.rows_before + x.rows_changed, x.cents_before + x.cents_changed, x.rows_after, x.cents_after), '; ')
-        filter (where x.rows_before + x.rows_changed <> x.rows_after or x.cents_before + x.cents_changed <> x.cents_after)
+        string_agg(format('%s: %s rows, %s expected, %s rows, %s found', x.table_name, x.rows_before + x.rows_changed,
+            backfill.money_text(backfill.add_money(x.money_before, x.money_changed)), x.rows_after, backfill.money_text(x.money_after)), '; ')
+        filter (where x.rows_before + x.rows_changed <> x.rows_after
+            or not backfill.same_money(backfill.add_money(x.money_before, x.money_changed), x.money_after))
     into v_totals, v_wrong
     from (
         select t.table_name,
             (v_before -> t.table_name ->> 'row_count')::bigint as rows_before, coalesce(c.inserted - c.deleted, 0) as rows_changed,
-            (v_after -> t.table_name ->> 'row_count')::bigint as rows_after,
-            (v_before -> t.table_name ->> 'cents')::bigint as cents_before, coalesce(c.cents, 0) as cents_changed,
-            (v_after -> t.table_name ->> 'cents')::bigint as cents_after
+            coalesce(c.updated, 0) as rows_updated, (v_after -> t.table_name ->> 'row_count')::bigint as rows_after,
+            nullif(v_before -> t.table_name -> 'money', 'null') as money_before, c.money as money_changed,
+            nullif(v_after -> t.table_name -> 'money', 'null') as money_after, (v_after -> t.table_name ->> 'finer')::bigint as finer
         from backfill.tracked as t
         left join backfill.run_totals(v_run) as c on c.table_name = t.table_name
         where t.active
@@ -262,7 +267,7 @@ begin
         raise exception 'backfill %: before + changes do not make after: %', p_backfill, v_wrong using errcode = 'BF011';
     end if;
     return backfill.close_run(coalesce(v_metrics, '{}')
-        || jsonb_build_object('rejects', v_rejects, 'control_totals', coalesce(v_totals, '[]')), '[]', null, true);
+        || jsonb_build_object('rejects', v_rejects, 'due', v_due, 'control_totals', coalesce(v_totals, '[]')), '[]', null, true);
 end;
 $$;
 

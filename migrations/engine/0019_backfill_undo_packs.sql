@@ -156,30 +156,24 @@ $$;
 comment on function backfill.undone_rows(uuid) is 'SQL query: the rows of a run that was undone at once, all restored.';
 
 create function backfill.run_totals(p_run uuid)
-returns table (table_name text, inserted bigint, updated bigint, deleted bigint, cents bigint)
+returns table (table_name text, inserted bigint, updated bigint, deleted bigint, money jsonb, finer bigint)
 language plpgsql stable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_table backfill.tracked;
-    v_money integer;
 begin
     for v_table in
         select t.* from backfill.tracked as t where t.pack_name in (select backfill.written_tables(p_run)) order by t.table_name
     loop
-        v_money := array_position(v_table.columns, v_table.money);
         table_name := v_table.table_name;
         execute format('select sum(row_count) filter (where operation = ''I''), sum(row_count) filter (where operation = ''U''), '
-            'sum(row_count) filter (where operation = ''D''), %s from backfill_audit.%I where run_id = $1',
-            case when v_money is null then 'null::bigint' else format(
-                -- Where a whole pack left the column alone, b is null and the difference is zero.
-                'coalesce(sum(case when operation = ''U'' and b%1$s is null then 0 else '
-                'coalesce((select sum(v) from (select unnest(a%1$s) as v) as x), 0) '
-                '- coalesce((select sum(v) from (select unnest(b%1$s) as v) as x), 0) end), 0)::bigint',
-                v_money) end,
-            v_table.images_name)
-        into inserted, updated, deleted, cents using p_run;
+            'sum(row_count) filter (where operation = ''D'') from backfill_audit.%I where run_id = $1', v_table.images_name)
+        into inserted, updated, deleted using p_run;
+        execute backfill.changed_money(v_table.images_name, array_position(v_table.columns, v_table.money), v_table.stored_types[array_position(v_table.columns, v_table.money)],
+            array_position(v_table.columns, v_table.currency_column), v_table.currency)
+        into money, finer using p_run;
         if inserted is not null or updated is not null or deleted is not null then
             inserted := coalesce(inserted, 0);
             updated := coalesce(updated, 0);
@@ -190,7 +184,7 @@ begin
 end;
 $$;
 
-comment on function backfill.run_totals(uuid) is 'Rows by operation and the change in cents of a run, for each table it touched.';
+comment on function backfill.run_totals(uuid) is 'Rows by operation and the change in money by currency of a run, for each table it touched.';
 
 create function backfill.retype_images(
     p_table backfill.tracked, p_place integer, p_type text, p_stored_type text

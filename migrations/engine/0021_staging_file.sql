@@ -84,16 +84,16 @@ begin
     if exists (select from backfill.catalog as c where c.backfill = v_title) then
         raise exception 'rejects of % are kept by backfill.run() alone', v_title using errcode = 'BF001';
     end if;
-    insert into backfill.reject (run_id, backfill, source, source_key, line, reason, cents, payload)
-    select v_run, v_title, r.source, r.source_key, r.line, r.reason, r.cents, coalesce(r.payload, '{}')
-    from jsonb_to_recordset(p_rejects) as r (source text, source_key text, line bigint, reason text, cents bigint, payload jsonb);
+    insert into backfill.reject (run_id, backfill, source, source_key, line, reason, cents, currency, payload)
+    select v_run, v_title, r.source, r.source_key, r.line, r.reason, r.cents, r.currency, coalesce(r.payload, '{}')
+    from jsonb_to_recordset(p_rejects) as r (source text, source_key text, line bigint, reason text, cents numeric, currency text, payload jsonb);
     get diagnostics v_count = row_count;
     return v_count;
 end;
 $$;
 
 comment on function backfill.keep_rejects(jsonb) is
-'Keeps source rows that the open load cannot take, [{"source", "source_key", "line", "reason", "cents", "payload"}], under its name; how many.';
+'Keeps source rows that the open load cannot take, [{"source", "source_key", "line", "reason", "cents", "currency", "payload"}], under its name; how many.';
 
 create function staging.forget_files(p_loader text, p_sha256 text[]) returns void
 language plpgsql volatile

@@ -25,6 +25,10 @@ begin
     perform backfill.grant_to('backfill_auditor', 'execute on function backfill.as_of()');  -- due views ask it as their reader
     perform backfill.grant_to('backfill_auditor', 'execute on function backfill.moment(text)');
     perform backfill.grant_to('backfill_auditor', 'execute on function backfill.readable_json(text)');
+    -- As the change log's reader; and those that read its money.
+    perform backfill.grant_to('backfill_auditor', 'execute on function backfill.minor_digits(text), backfill.minor_factor(text), '
+        'backfill.minor_units(numeric, text), backfill.currency_code(text), backfill.add_money(jsonb, jsonb), '
+        'backfill.same_money(jsonb, jsonb), backfill.money_text(jsonb)');
     perform backfill.grant_to('backfill_auditor', 'execute on function backfill.untrackable(oid[]), backfill.has_own_cast(oid)');
     perform backfill.grant_to('backfill_auditor', 'execute on function backfill.new_rejects(text)');
     perform backfill.grant_to('backfill_auditor', 'execute on function backfill.due(text[])');

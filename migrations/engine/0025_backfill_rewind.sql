@@ -213,13 +213,14 @@ begin
         v_table.key_columns := backfill.primary_key(p_relation);
         v_table.stamped := array(select coalesce(p_columns ->> s, s) from unnest(v_table.stamped) as s);
         v_table.money := coalesce(p_columns ->> v_table.money, v_table.money);
+        v_table.currency_column := coalesce(p_columns ->> v_table.currency_column, v_table.currency_column);
     end if;
     v_table.relation := p_relation;
     v_table := backfill.follow_columns(v_table);
     update backfill.tracked
     set doubt = null, relation = p_relation, anchor = 'backfill.tracked'::regclass, columns = v_table.columns, attnums = v_table.attnums,
         types = v_table.types, business_key = v_table.business_key, key_columns = v_table.key_columns, stamped = v_table.stamped, money = v_table.money,
-        table_name = (select format('%I.%I', n.nspname, c.relname) from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = p_relation)
+        currency_column = v_table.currency_column, table_name = (select format('%I.%I', n.nspname, c.relname) from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = p_relation)
     where pack_name = v_table.pack_name;
     if v_table.active then
         perform backfill.track(p_relation, p_search_path => null);

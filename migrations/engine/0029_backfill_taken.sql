@@ -98,7 +98,7 @@ comment on function backfill.hashed_images(backfill.backfill_log, backfill.track
 began, that without a zone. Own: of what the row says by itself, without its keys that the database assigns and what they refer to.';
 
 create function backfill.change_hashes(p_run uuid)
-returns table (table_name text, operation text, business_key text, cents bigint, hash bigint)
+returns table (table_name text, operation text, business_key text, currency text, amount numeric, hash bigint)
 language plpgsql stable
 security definer
 set search_path = pg_catalog, pg_temp
@@ -111,6 +111,8 @@ declare
     v_operation "char";
     v_sql record;
     v_key text;
+    v_currency text;
+    v_amount text;
 begin
     select * into v_log from backfill.backfill_log as l where l.run_id = p_run;
     for v_table in
@@ -123,9 +125,12 @@ begin
             v_key := case when v_operation = 'I' then (
                 select format('concat_ws('' / '', %s)', string_agg(format('to_jsonb(u.a%s) #>> ''{}''', array_position(v_table.columns, k.name)), ', ' order by k.i))
                 from unnest(v_table.business_key) with ordinality as k (name, i)) end;
-            return query execute format('select $5, $4::text, %s, %s, %s from %s', coalesce(v_key, 'null'),
-                coalesce('u.a' || case when v_operation = 'I' then array_position(v_table.columns, v_table.money) end || '::bigint', 'null::bigint'),
-                v_sql.hash, v_sql.images)
+            v_currency := case when v_operation = 'I' and v_table.money is not null then
+                backfill.currency_sql('u.a' || array_position(v_table.columns, v_table.currency_column), v_table.currency) end;
+            v_amount := backfill.minor_sql('u.a' || array_position(v_table.columns, v_table.money),
+                v_table.stored_types[array_position(v_table.columns, v_table.money)], v_currency);
+            return query execute format('select $5, $4::text, %s, %s, %s, %s from %s', coalesce(v_key, 'null'), coalesce(v_currency, 'null::text'),
+                coalesce(case when v_currency is not null then v_amount end, 'null::numeric'), v_sql.hash, v_sql.images)
             using p_run, v_log.started_at, v_log.started_at at time zone v_log.time_zone, v_operation, v_table.table_name;
         end loop;
     end loop;
@@ -133,7 +138,7 @@ end;
 $$;
 
 comment on function backfill.change_hashes(uuid) is
-'Each row that a run wrote with the hash that it adds to the run''s digest; of an insert also its business key and its cents.';
+'Each row that a run wrote with the hash that it adds to the run''s digest; of an insert also its business key, currency and amount in minor units.';
 
 create function backfill.written_since(p_table text, p_keys text[], p_snapshot pg_snapshot) returns setof text
 language plpgsql stable

@@ -35,8 +35,8 @@ begin
     perform backfill.create_baseline_column('billing.invoices', 'customer_id', 'uuid');
     perform backfill.create_baseline_column('billing.invoices', 'currency', 'text', '''USD''');
 
-    perform backfill.track('billing.invoices');
+    perform backfill.track('billing.invoices', p_currency => 'currency');
     perform backfill.track('billing.customers', '{name}', null);
-    perform backfill.track('billing.payments', '{reference,paid_at}', 'amount_cents');
+    perform backfill.track('billing.payments', '{reference,paid_at}', 'amount_cents', 'currency');
 end;
 $do$;

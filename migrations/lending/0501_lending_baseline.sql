@@ -76,6 +76,6 @@ do $do$
 begin
     perform backfill.track('lending.borrowers', '{name}', null);
     perform backfill.track('lending.mortgages', '{number}', null);
-    perform backfill.track('lending.payments', '{source_reference}', 'amount_cents');
+    perform backfill.track('lending.payments', '{source_reference}', 'amount_cents', 'CAD');
 end;
 $do$;

@@ -66,7 +66,7 @@ create index postings_account on ledger.postings (account, asset);
 do $do$
 begin
     perform backfill.track('ledger.transactions', '{reference}', null);
-    perform backfill.track('ledger.postings', '{transaction_id,line_no}', 'amount');
+    perform backfill.track('ledger.postings', '{transaction_id,line_no}', 'amount', 'asset');
 end;
 $do$;
 

@@ -88,7 +88,8 @@ select
     schedule_id,
     settlement_date,
     fault,
-    cents
+    cents,
+    'CAD'::text as currency
 from lending.payments_due;
 
 comment on view backfill.lending_payments_due is 'The due relation of the backfill lending_payments: see lending.payments_due.';

@@ -39,7 +39,8 @@ select
     i.invoice_number,
     i.customer_id,
     c.billing_profile_id,
-    i.total_cents::bigint as cents
+    i.total_cents::bigint as cents,
+    i.currency
 from billing.profile_candidates as c
 inner join billing.invoices as i on c.invoice_id = i.id
 where c.candidates = 1;
@@ -51,6 +52,7 @@ comment on column backfill.billing_profiles_due.invoice_number is 'Its number.';
 comment on column backfill.billing_profiles_due.customer_id is 'Its customer.';
 comment on column backfill.billing_profiles_due.billing_profile_id is 'The one profile that fits.';
 comment on column backfill.billing_profiles_due.cents is 'Total of the invoice.';
+comment on column backfill.billing_profiles_due.currency is 'Its currency.';
 
 create view backfill.billing_profiles_rejects as
 select
@@ -83,7 +85,8 @@ select
                 where p.customer_id = i.customer_id and p.company_id = i.company_id
             )
         end
-    ) as payload
+    ) as payload,
+    i.currency
 from billing.profile_candidates as c
 inner join billing.invoices as i on c.invoice_id = i.id
 where c.candidates <> 1;
@@ -95,6 +98,7 @@ comment on column backfill.billing_profiles_rejects.source is 'Always billing.in
 comment on column backfill.billing_profiles_rejects.source_key is 'The invoice''s id.';
 comment on column backfill.billing_profiles_rejects.line is 'Null: the source is a table.';
 comment on column backfill.billing_profiles_rejects.reason is 'Why.';
+comment on column backfill.billing_profiles_rejects.currency is 'Its currency.';
 comment on column backfill.billing_profiles_rejects.cents is 'Total of the invoice.';
 comment on column backfill.billing_profiles_rejects.payload is
 'Candidates: the profiles that fit, or where none does, all profiles of the customer.';

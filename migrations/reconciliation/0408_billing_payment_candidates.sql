@@ -98,6 +98,7 @@ select
     f.found_by,
     i.invoice_number,
     u.amount_cents,
+    u.currency,
     i.uncovered_cents,
     u.paid_on,
     i.issued_on,
@@ -129,6 +130,7 @@ comment on column billing.payment_candidates.amount_cents is 'Amount of the paym
 comment on column billing.payment_candidates.uncovered_cents is 'What of the invoice is not covered.';
 comment on column billing.payment_candidates.paid_on is 'Day of payment, UTC.';
 comment on column billing.payment_candidates.issued_on is 'Day of issue, UTC.';
+comment on column billing.payment_candidates.currency is 'Currency of the payment.';
 comment on column billing.payment_candidates.same_currency is 'Whether the currencies are the same.';
 comment on column billing.payment_candidates.same_customer is 'Whether the customers are the same, or one is not known.';
 comment on column billing.payment_candidates.in_window is 'Whether it was paid on the day of issue or up to 92 days later.';

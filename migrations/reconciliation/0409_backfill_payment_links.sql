@@ -8,7 +8,8 @@ select
     invoice_id,
     invoice_number,
     found_by,
-    amount_cents::bigint as cents
+    amount_cents::bigint as cents,
+    currency
 from billing.payment_candidates
 where
     same_currency and same_customer and amount_cents <= uncovered_cents
@@ -28,6 +29,7 @@ comment on column backfill.payment_links_due.invoice_id is 'The invoice.';
 comment on column backfill.payment_links_due.invoice_number is 'Its number.';
 comment on column backfill.payment_links_due.found_by is 'number or amount.';
 comment on column backfill.payment_links_due.cents is 'Amount of the payment.';
+comment on column backfill.payment_links_due.currency is 'Its currency.';
 
 create view billing.payment_review as
 select

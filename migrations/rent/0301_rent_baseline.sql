@@ -49,8 +49,8 @@ begin
     );
 
     perform backfill.track('rent.tenants', '{name}', null);
-    perform backfill.track('rent.rent_config', '{key,period}', 'value');
-    perform backfill.track('rent.rent_ledger', '{tenant,period}', 'amount_due');
+    perform backfill.track('rent.rent_config', '{key,period}', 'value', 'SEK');
+    perform backfill.track('rent.rent_ledger', '{tenant,period}', 'amount_due', 'SEK');
 end;
 $do$;
 

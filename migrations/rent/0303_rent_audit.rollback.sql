@@ -40,7 +40,7 @@ drop index rent.rent_config_one_value;
 drop index rent.tenants_one_name;
 do $do$
 begin
-    perform backfill.track('rent.rent_config', '{key,period}', 'value');
-    perform backfill.track('rent.rent_ledger', '{tenant,period}', 'amount_due');
+    perform backfill.track('rent.rent_config', '{key,period}', 'value', 'SEK');
+    perform backfill.track('rent.rent_ledger', '{tenant,period}', 'amount_due', 'SEK');
 end;
 $do$;

@@ -128,9 +128,9 @@ Example: select rent.accept_finding(''Adam'', ''2025-02'', ''rounded by agreemen
 
 do $do$
 begin
-    perform backfill.track('rent.electricity_bills', '{provider,bill_date}', 'amount');
+    perform backfill.track('rent.electricity_bills', '{provider,bill_date}', 'amount', 'currency');
     perform backfill.track('rent.calculation', '{period,version}', null);
-    perform backfill.track('rent.accepted_finding', '{tenant,period}', 'amount_due');
+    perform backfill.track('rent.accepted_finding', '{tenant,period}', 'amount_due', 'SEK');
 end;
 $do$;
 
@@ -159,7 +159,7 @@ comment on column rent.rent_config.currency is 'Always SEK so far.';
 
 do $do$
 begin
-    perform backfill.track('rent.rent_ledger');
-    perform backfill.track('rent.rent_config');
+    perform backfill.track('rent.rent_ledger', p_currency => 'currency');
+    perform backfill.track('rent.rent_config', p_currency => 'currency');
 end;
 $do$;

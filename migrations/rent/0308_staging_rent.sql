@@ -65,8 +65,8 @@ comment on column staging.electricity_bill.amount is 'Ore.';
 do $do$
 begin
     perform backfill.track('staging.rent_history', '{period,version}', null);
-    perform backfill.track('staging.rent_history_share', '{tenant,file_sha256}', 'amount');
-    perform backfill.track('staging.electricity_bill', '{provider,bill_date}', 'amount');
+    perform backfill.track('staging.rent_history_share', '{tenant,file_sha256}', 'amount', 'SEK');
+    perform backfill.track('staging.electricity_bill', '{provider,bill_date}', 'amount', 'SEK');
     perform backfill.seal_table('staging.rent_history', 'file_sha256', '{rent_history}');
     perform backfill.seal_table('staging.rent_history_share', 'file_sha256', '{rent_history}');
     perform backfill.seal_table('staging.electricity_bill', 'file_sha256', '{electricity_bills}');

@@ -88,7 +88,8 @@ select
     f.version,
     'create'::text as what,
     f.file_sha256,
-    0::bigint as cents
+    0::bigint as cents,
+    'SEK'::text as currency
 from backfill.rent_history_files as f
 where f.problem is null and not f.is_kept
 union all
@@ -99,7 +100,8 @@ select
     f.version,
     case when l.tenant is null then 'create' else 'explain' end as what,
     f.file_sha256,
-    case when l.tenant is null then s.amount else 0 end as cents
+    case when l.tenant is null then s.amount else 0 end as cents,
+    'SEK' as currency
 from backfill.rent_history_files as f
 inner join staging.rent_history_share as s on f.file_sha256 = s.file_sha256
 left join rent.rent_ledger as l on s.tenant = l.tenant and f.period = l.period
@@ -114,6 +116,7 @@ comment on column backfill.rent_history_due.version is 'Version of the calculati
 comment on column backfill.rent_history_due.what is 'create, or explain: only the audit fields are filled.';
 comment on column backfill.rent_history_due.file_sha256 is 'The file that it comes from.';
 comment on column backfill.rent_history_due.cents is 'Ore that the ledger grows by.';
+comment on column backfill.rent_history_due.currency is 'SEK.';
 
 create view backfill.rent_history_rejects as
 select
@@ -126,7 +129,8 @@ select
             where s.file_sha256 = f.file_sha256
         ) else 0
     end as cents,
-    jsonb_build_object('period', f.period, 'version', f.version) as payload
+    jsonb_build_object('period', f.period, 'version', f.version) as payload,
+    'SEK'::text as currency
 from backfill.rent_history_files as f
 where
     f.problem is not null
@@ -148,6 +152,7 @@ comment on column backfill.rent_history_rejects.source is 'The file.';
 comment on column backfill.rent_history_rejects.source_key is 'The row in that file.';
 comment on column backfill.rent_history_rejects.line is 'Null: a calculation is one document.';
 comment on column backfill.rent_history_rejects.reason is 'Why it cannot be taken, with the value.';
+comment on column backfill.rent_history_rejects.currency is 'SEK.';
 comment on column backfill.rent_history_rejects.cents is 'Its amount in ore, where it has one.';
 comment on column backfill.rent_history_rejects.payload is 'What a person needs to find and mend it.';
 

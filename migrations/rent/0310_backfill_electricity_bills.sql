@@ -87,7 +87,8 @@ select
     bill_date,
     bill_period,
     amount,
-    amount as cents
+    amount as cents,
+    'SEK'::text as currency
 from new_bill
 union all
 select
@@ -96,7 +97,8 @@ select
     null as bill_date,
     a.bill_period,
     sum(a.amount)::bigint as amount,
-    0 as cents
+    0 as cents,
+    'SEK' as currency
 from all_bills as a
 where
     not exists (
@@ -117,6 +119,7 @@ comment on column backfill.electricity_bills_due.provider is 'From the section''
 comment on column backfill.electricity_bills_due.bill_date is 'Due date; null for rent_config.';
 comment on column backfill.electricity_bills_due.bill_period is 'Month of consumption.';
 comment on column backfill.electricity_bills_due.amount is 'Ore: of the bill, or the month''s sum.';
+comment on column backfill.electricity_bills_due.currency is 'SEK.';
 comment on column backfill.electricity_bills_due.cents is 'Ore of the bill; 0 for rent_config, whose sum is counted with its bills.';
 
 create view backfill.electricity_bills_rejects as
@@ -126,7 +129,8 @@ select
     line,
     problem as reason,
     amount as cents,
-    jsonb_build_object('provider', provider, 'bill_date', bill_date) as payload
+    jsonb_build_object('provider', provider, 'bill_date', bill_date) as payload,
+    'SEK'::text as currency
 from backfill.electricity_bills_files
 where problem is not null
 union all
@@ -136,7 +140,8 @@ select
     null as line,
     format('%s was closed on %s, without rent_config el', b.bill_period, to_char(p.closed_at, 'YYYY-MM-DD')) as reason,
     sum(b.amount)::bigint as cents,
-    jsonb_build_object('bills', count(*)) as payload
+    jsonb_build_object('bills', count(*)) as payload,
+    'SEK' as currency
 from rent.electricity_bills as b
 inner join rent.closed_period as p on b.bill_period = p.period
 where not exists (
@@ -150,6 +155,7 @@ comment on view backfill.electricity_bills_rejects is
 comment on column backfill.electricity_bills_rejects.source is 'The file.';
 comment on column backfill.electricity_bills_rejects.source_key is 'The line, as text.';
 comment on column backfill.electricity_bills_rejects.reason is 'Why it cannot be taken, with the value.';
+comment on column backfill.electricity_bills_rejects.currency is 'SEK.';
 comment on column backfill.electricity_bills_rejects.cents is 'Amount of the bill in ore, where it could be read.';
 comment on column backfill.electricity_bills_rejects.payload is 'Provider and date, as far as they could be read.';
 
