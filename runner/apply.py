@@ -23,6 +23,7 @@ from runner.database import Connection, connect, locked_transaction, retrying
 from runner.errors import EditedMigrationError, MigrationError, NotRehearsableError
 from runner.migration_files import defining, read
 from runner.migrations import Misfit
+from runner.money import add_money
 from runner.pinned import own_names
 from runner.planning import ANALYZED, analyze_again
 from runner.proof import Proof
@@ -316,7 +317,7 @@ def _backfill(conn: Connection, settings: Settings, plan: Plan, due: dict[str, A
         description=due["description"],
         business_key=tuple((key or {}).get("key") or ()),
         due_rows=due["due_rows"],
-        due_cents=due["due_cents"],
+        due_money=due["due_money"],
         # An item that failed by itself is recorded with its reason, and stays due.
         due_after=max(left["due_rows"] - log["failed"], 0) if left else 0,
         rejects=due["rejects"],
@@ -364,9 +365,11 @@ def _totals(results: Sequence[BackfillResult]) -> tuple[TableTotals, ...]:
                 rows_before=first.rows_before if first else entry["rows_before"],
                 rows_changed=(first.rows_changed if first else 0) + entry["rows_changed"],
                 rows_after=entry["rows_after"],
-                cents_before=first.cents_before if first else entry["cents_before"],
-                cents_changed=(first.cents_changed if first else 0) + entry["cents_changed"],
-                cents_after=entry["cents_after"],
+                rows_updated=(first.rows_updated if first else 0) + entry["rows_updated"],
+                money_before=first.money_before if first else entry["money_before"],
+                money_changed=add_money(first.money_changed if first else None, entry["money_changed"]),
+                money_after=entry["money_after"],
+                finer=entry["finer"] or 0,
             )
     return tuple(merged.values())
 

@@ -15,6 +15,7 @@ from psycopg import IsolationLevel
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
+from psycopg.types.json import set_json_loads
 
 from runner.budget import Watcher
 from runner.errors import (
@@ -27,6 +28,7 @@ from runner.errors import (
     translate,
 )
 from runner.holders import holders_of_lock
+from runner.money import load_json
 from runner.pinned import ENCODING, OWN_NAMES, PinnedConnection
 from runner.proof import Proof, proved
 from runner.settings import Settings, redact, scrub
@@ -123,6 +125,7 @@ def connect(
         # The driver's text may repeat pieces of a malformed URL: it is not kept as the cause.
         raise ConnectError(_explain(exc, settings)) from None
     try:
+        set_json_loads(load_json, conn)
         if not looking:
             _refuse_others(conn)
         conn.watcher = Watcher(settings, application_name) if watched and not looking else None

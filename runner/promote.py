@@ -16,12 +16,13 @@ from runner import gates as gates_
 from runner import migrations
 from runner.database import Connection, connect, transaction
 from runner.errors import RunnerError, translate
+from runner.money import money_text
 from runner.pinned import ROLE_NAMES
 from runner.proof import Proof, proved
 from runner.settings import Settings
 from runner.snapshot import checksum
 from runner.status import unselected_systems
-from runner.text import counted, money
+from runner.text import counted
 
 State = Literal["green", "waived", "red"]
 
@@ -190,12 +191,13 @@ def _gates(proof: Proof, compiled: gates_.Gates, catalog: list[str], waivers: di
 
 def _due(conn: Connection, backfills: list[str], waivers: dict[str, Waiver]) -> Line:
     bad, waived = [], []
-    query = "select backfill, due_rows, due_cents, rejects from backfill.due(%s)"
+    query = "select backfill, due_rows, due_money, rejects from backfill.due(%s)"
     rows = conn.execute(query, [backfills]).fetchall()
-    for backfill, due_rows, due_cents, rejects in rows:
+    for backfill, due_rows, due_money, rejects in rows:
         if not due_rows and not rejects:
             continue
-        text = f"{backfill}: {counted(due_rows, 'row')} of {money(due_cents)} due, {counted(rejects, 'reject')}"
+        worth = "" if due_money is None else f" of {money_text(due_money)}"
+        text = f"{backfill}: {counted(due_rows, 'row')}{worth} due, {counted(rejects, 'reject')}"
         if backfill in waivers:
             waived.append(f"{text}; waived until {waivers[backfill].until}: {waivers[backfill].reason}")
         else:

@@ -1,6 +1,6 @@
 """What a verb found and did, as plain data: the one object that terminal, JSON and HTML are drawn from.
 
-Money is integer cents throughout, durations are seconds.
+Money is in minor units by currency, as runner.money has it; durations are seconds.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from runner.gates import GateResult
 from runner.migrations import Misfit
+from runner.money import Money, add_money, same_money
 
 Verdict = Literal["nothing due", "rehearsed", "applied", "declined", "not asked", "gate failed", "apply differed"]
 """`declined` is a person's no; `not asked`: there was no terminal on which to ask, and --yes was not given."""
@@ -33,8 +34,8 @@ class Change:
     table: str
     operation: str
     business_key: str
-    cents_before: int | None
-    cents_after: int | None
+    money_before: Money | None
+    money_after: Money | None
     row: dict[str, Any]
 
 
@@ -46,12 +47,12 @@ class LeftOut:
     source_key: str
     line: int | None
     reason: str
-    cents: int | None
+    money: Money | None
 
 
 @dataclass(frozen=True, slots=True)
 class TableTotals:
-    """A control total: rows and cents before and after, and what the changes add up to.
+    """A control total: rows and money before and after, and what the changes add up to.
 
     A table that the plan does not write is not counted: null. That its changes are these is proved by the capture.
     """
@@ -60,27 +61,33 @@ class TableTotals:
     rows_before: int | None
     rows_changed: int
     rows_after: int | None
-    cents_before: int | None
-    cents_changed: int
-    cents_after: int | None
+    rows_updated: int
+    """Rows that stayed, and were changed."""
+    money_before: Money | None
+    money_changed: Money | None
+    money_after: Money | None
+    finer: int = 0
+    """Amounts, afterwards, with more decimals than their currency has: none is rounded."""
 
     @property
     def proved(self) -> bool:
         """Whether before + changes = after."""
         return (self.rows_before is None or self.rows_before + self.rows_changed == self.rows_after) and (
-            self.cents_before is None or self.cents_before + self.cents_changed == self.cents_after
+            self.money_before is None or same_money(add_money(self.money_before, self.money_changed), self.money_after)
         )
 
 
 @dataclass(frozen=True, slots=True)
 class TableChanges:
-    """Rows of one table that a run wrote, and the change in its cents (null where the table has no money)."""
+    """Rows of one table that a run wrote, and the change in its money (null where the table has none)."""
 
     table: str
     inserted: int
     updated: int
     deleted: int
-    cents: int | None
+    money: Money | None
+    finer: int = 0
+    """Amounts it wrote that have more decimals than their currency."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +101,11 @@ class Undo:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A row of the rehearsal that the apply left to somebody else, who had written it by then; its key and cents."""
+    """A row of the rehearsal that the apply left to somebody else, who had written it by then; its key and money."""
 
     table: str
     key: str
-    cents: int | None
+    money: Money | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +116,7 @@ class BackfillResult:
     description: str
     business_key: tuple[str, ...]
     due_rows: int
-    due_cents: int
+    due_money: Money | None
     due_after: int
     rejects: int
     run_id: uuid.UUID
@@ -235,7 +242,7 @@ class Reversal:
     verdict: Literal["rehearsed", "reversed", "declined", "not asked", "already reversed"]
     reversal_id: uuid.UUID | None
     counts: tuple[tuple[str, str, int], ...]
-    cents: tuple[TableChanges, ...]
+    tables: tuple[TableChanges, ...]
     sample: tuple[tuple[str, str, str], ...]
     seconds: float
     stamped: tuple[Stamped, ...] = ()

@@ -165,7 +165,7 @@ def _reversal(conn: Connection, run_id: uuid.UUID, found: Found) -> tuple[Revers
         verdict="rehearsed",
         reversal_id=undo.run_id,
         counts=tuple((table, result, count) for table, result, count, _ in rows),
-        cents=table_changes(undo.metrics),
+        tables=table_changes(undo.metrics),
         sample=tuple((table, key, result) for table, result, _, keys in rows for key in keys or ()),
         seconds=0.0,
         chain=undo.link or "",

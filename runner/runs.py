@@ -12,6 +12,7 @@ from psycopg.rows import class_row
 
 from runner.database import Connection
 from runner.errors import SqlError
+from runner.money import Amount, Money, add_money, negative, of_row
 from runner.result import Change, LeftOut, TableChanges
 
 
@@ -37,21 +38,41 @@ class Run:
     """Its link of the chain, number:hash; None while it runs."""
     exported: str | None
     """The file that its images were exported to; None where they are here."""
+    due: dict[str, Any] | None
+    """What was due when a backfill began, {"rows", "money" by currency}; of an undo that of what it undoes."""
 
     @property
     def tables(self) -> tuple[TableChanges, ...]:
-        """Rows and cents by table."""
+        """Rows and money by table."""
         return table_changes(self.metrics)
+
+    @property
+    def money(self) -> Money | None:
+        """A backfill and its undo count by what was due, anything else by the change in the tables it wrote."""
+        if self.due is None:
+            return add_money(*(table.money for table in self.tables))
+        due: Money | None = self.due["money"]
+        return negative(due) if self.reverses else due
+
+    @property
+    def rows(self) -> int:
+        """Rows that were due; of anything that is no backfill, rows written."""
+        if self.due is None:
+            return sum(t.inserted + t.updated + t.deleted for t in self.tables)
+        return int(self.due["rows"])
 
 
 _COLUMNS: Final = """run_id, backfill, mode, status, actor, started_at, completed_at, subject, parameters, metrics,
     errors, digest, reverses, reversed_by,
     (select c.link || ':' || c.hash from backfill.chain as c where c.run_id = l.run_id and c.kind = 'run') as link,
     (select case c.kind when 'export' then c.detail ->> 'file' end from backfill.chain as c where c.run_id = l.run_id
-        order by c.link desc limit 1) as exported"""
+        order by c.link desc limit 1) as exported,
+    case when l.reverses is null then metrics
+        else (select r.metrics from backfill.backfill_log as r where r.run_id = l.reverses) end -> 'due' as due"""
 
 _CHANGES: Final = """
-    select table_name, operation, business_key, cents_before, cents_after, coalesce(after, before) as image
+    select table_name, operation, business_key, amount_before, currency_before, amount_after, currency_after,
+        coalesce(after, before) as image
     from backfill.change_log where run_id = %s
 """
 
@@ -90,14 +111,21 @@ def find_run(conn: Connection, given: str) -> Run:
 
 
 def table_changes(metrics: dict[str, Any]) -> tuple[TableChanges, ...]:
-    """The rows and cents by table that a run's log row holds."""
+    """The rows and money by table that a run's log row holds."""
     return tuple(TableChanges(table, **counts) for table, counts in sorted(metrics.get("tables", {}).items()))
+
+
+def _change(
+    table: str, operation: str, key: str, before: Amount | None, currency_before: str | None, after: Amount | None,
+    currency_after: str | None, row: dict[str, Any],
+) -> Change:  # fmt: skip
+    return Change(table, operation, key, of_row(before, currency_before), of_row(after, currency_after), row)
 
 
 def sample_changes(conn: Connection, run_id: uuid.UUID, limit: int) -> list[Change]:
     """`limit` changes of a run by business key, out of the first thousand: the others need not be unpacked."""
     rows = conn.execute(_SAMPLE, [run_id, limit, limit]).fetchall()
-    return [Change(*row) for row in rows]
+    return [_change(*row) for row in rows]
 
 
 def count_left_out(conn: Connection, run_id: uuid.UUID) -> int:
@@ -109,11 +137,14 @@ def count_left_out(conn: Connection, run_id: uuid.UUID) -> int:
 def left_out(conn: Connection, run_id: uuid.UUID, limit: int | None) -> list[LeftOut]:
     """The source rows that a run left out, in the order of their source; None: all of them."""
     rows = conn.execute(
-        "select source, source_key, line, reason, cents from backfill.reject where run_id = %s"
+        "select source, source_key, line, reason, cents, currency from backfill.reject where run_id = %s"
         " order by source, line, source_key limit %s",
         [run_id, limit],
     ).fetchall()
-    return [LeftOut(*row) for row in rows]
+    return [
+        LeftOut(source, key, line, reason, of_row(cents, currency))
+        for source, key, line, reason, cents, currency in rows
+    ]
 
 
 def stream_changes(conn: Connection, run_id: uuid.UUID) -> Iterator[Change]:
@@ -122,4 +153,4 @@ def stream_changes(conn: Connection, run_id: uuid.UUID) -> Iterator[Change]:
         cursor.itersize = 2000
         cursor.execute(_CHANGES, [run_id])
         for row in cursor:
-            yield Change(*row)
+            yield _change(*row)

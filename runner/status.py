@@ -12,13 +12,14 @@ from runner.apply import rule_file
 from runner.database import Connection, connect, transaction
 from runner.fit import Fit, fits
 from runner.migration_files import Migration, read
+from runner.money import Money
 from runner.runs import Run, list_runs
 from runner.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """What a backfill would still write, in rows and cents, and source rows that it cannot take.
+    """What a backfill would still write, in rows and money, and source rows that it cannot take.
 
     The SELECT that decides it is the view `due_relation`, which the migration `rule_file` makes.
     """
@@ -26,7 +27,7 @@ class Due:
     backfill: str
     system: str
     due_rows: int
-    due_cents: int
+    due_money: Money | None
     rejects: int
     description: str
     due_relation: str

@@ -15,12 +15,13 @@ from typing import IO, Final
 from psycopg import sql
 
 from runner.database import Connection
+from runner.money import of_row
 from runner.result import Taken
 
-_ALL: Final = "select table_name, operation, business_key, cents, hash from backfill.change_hashes({run})"
+_ALL: Final = "select table_name, operation, business_key, currency, amount, hash from backfill.change_hashes({run})"
 _FOUND: Final = """
     create temporary table backfill_rehearsed (
-        table_name text, operation text, business_key text, cents bigint, hash bigint
+        table_name text, operation text, business_key text, currency text, amount numeric, hash bigint
     ) on commit drop
 """
 _DIFFERENT: Final = """
@@ -64,7 +65,7 @@ def left(conn: Connection, rehearsed: Rehearsed, run_id: uuid.UUID) -> tuple[Tak
     conn.execute("drop table pg_temp.backfill_rehearsed")
     if any(extra or operation != "I" or key is None for extra, _, operation, key, *_ in different):
         return ()
-    missing = [Taken(table, key, cents) for _, table, _, key, cents, _ in different]
+    missing = [Taken(table, key, of_row(amount, currency)) for _, table, _, key, currency, amount, _ in different]
     for table in {item.table for item in missing}:
         keys = [item.key for item in missing if item.table == table]
         there = conn.execute(

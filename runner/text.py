@@ -1,4 +1,4 @@
-"""How amounts, results and what others wrote become text. Knows neither a database nor a terminal."""
+"""How results and what others wrote become text. Knows neither a database nor a terminal."""
 
 from __future__ import annotations
 
@@ -63,14 +63,6 @@ def _spelled(found: re.Match[str]) -> str:
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
-def money(cents: int | None) -> str:
-    """Cents as people read money: 1593538300 is 15,935,383.00; nothing where there is none."""
-    if cents is None:
-        return ""
-    whole, rest = divmod(abs(cents), 100)
-    return f"{'-' if cents < 0 else ''}{whole:,}.{rest:02}"
-
-
 def counted(number: int, thing: str) -> str:
     """A number with its noun, in the plural where it is not one: `1 gate`, `1,200 gates`."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
@@ -85,7 +77,7 @@ def size(count: int) -> str:
 
 
 def to_json(result: Any) -> str:
-    """Any result object as one JSON object; money stays integer cents, named so by its key."""
+    """Any result object as one JSON object; money stays in minor units, by currency."""
     return json_text(plain(result), indent=2)
 
 

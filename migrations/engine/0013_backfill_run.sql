@@ -250,13 +250,13 @@ begin
         string_agg(format('%s: %s rows, %s expected, %s rows, %s found', x.table_name, x.rows_before + x.rows_changed,
             backfill.money_text(backfill.add_money(x.money_before, x.money_changed)), x.rows_after, backfill.money_text(x.money_after)), '; ')
         filter (where x.rows_before + x.rows_changed <> x.rows_after
-            or not backfill.same_money(backfill.add_money(x.money_before, x.money_changed), x.money_after))
+            or x.money_before is not null and not backfill.same_money(backfill.add_money(x.money_before, x.money_changed), x.money_after))
     into v_totals, v_wrong
     from (
         select t.table_name,
             (v_before -> t.table_name ->> 'row_count')::bigint as rows_before, coalesce(c.inserted - c.deleted, 0) as rows_changed,
             coalesce(c.updated, 0) as rows_updated, (v_after -> t.table_name ->> 'row_count')::bigint as rows_after,
-            nullif(v_before -> t.table_name -> 'money', 'null') as money_before, c.money as money_changed,
+            nullif(v_before -> t.table_name -> 'money', 'null') as money_before, case when t.money is not null then coalesce(c.money, '{}') end as money_changed,
             nullif(v_after -> t.table_name -> 'money', 'null') as money_after, (v_after -> t.table_name ->> 'finer')::bigint as finer
         from backfill.tracked as t
         left join backfill.run_totals(v_run) as c on c.table_name = t.table_name

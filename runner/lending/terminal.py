@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from runner.money import amount
 from runner.terminal.output import styled, table
 from runner.terminal.verb import Actor, AllowRejects, AllRows, Answer, Call, day, verb
-from runner.text import clean, counted, money
+from runner.text import clean, counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -123,14 +124,14 @@ def draw_unlinked(found: Unlinked, out: Console, *, all_rows: bool = False) -> N
 
 def _mortgages(rows: tuple[Mortgage, ...]) -> Table:
     return table("number", "borrower", ">payment", rows=(
-        (m.mortgage_number, _cut(m.borrower_name), money(m.payment_cents)) for m in rows
+        (m.mortgage_number, _cut(m.borrower_name), amount(m.payment_cents)) for m in rows
     ))  # fmt: skip
 
 
 def _schedules(rows: tuple[Schedule, ...]) -> Table:
     return table("schedule", "customer", ">amount", "when", "mortgage?", rows=(
         (
-            str(s.schedule_id), _cut(s.customer_name or f"customer {s.customer_id}"), money(s.amount_cents), _when(s),
+            str(s.schedule_id), _cut(s.customer_name or f"customer {s.customer_id}"), amount(s.amount_cents), _when(s),
             _suggestions(s),
         )
         for s in rows
@@ -219,7 +220,7 @@ def draw_linked(found: Linked, out: Console) -> None:
         out.print("  Its history was not fetched either: the staged copy was used.")
     out.print(
         f"Backfill {done.status}: {done.payments:,} payments, {done.postings:,} postings for payments that were "
-        f"already there,\n  {done.chargebacks:,} chargebacks, {money(done.cents)} in all; {done.failed:,} failed",
+        f"already there,\n  {done.chargebacks:,} chargebacks, {amount(done.cents)} in all; {done.failed:,} failed",
         markup=False,
     )
     for error in done.errors[:FIRST]:
@@ -251,7 +252,7 @@ def draw_pushed(found: Pushed, out: Console) -> None:
     )
     if found.outbox:
         out.print(table("outbox", "", ">transactions", ">amount", rows=(
-            (row.state, row.code or "", f"{row.transactions:,}", money(row.cents)) for row in found.outbox
+            (row.state, row.code or "", f"{row.transactions:,}", amount(row.cents)) for row in found.outbox
         )))  # fmt: skip
     for item in found.refused:
         out.print(f"  {item.reference}: {item.code} {clean(item.reason)}", markup=False)

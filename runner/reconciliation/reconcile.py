@@ -14,9 +14,10 @@ from psycopg.types.json import Jsonb
 from runner.database import Connection, connect, retrying, transaction
 from runner.errors import SqlError
 from runner.load import LandedFile
+from runner.money import amount
 from runner.reconciliation.finance_ledger import import_finance_ledger
 from runner.settings import Settings
-from runner.text import cleaned, money, plain
+from runner.text import cleaned, plain
 
 NO_FINDING = ("identical", "matched by number only")
 """Classes that let a reconciliation pass. A match by number is worth a look: Finance did not know the invoice's id."""
@@ -178,8 +179,8 @@ def junit(found: Reconciliation) -> bytes:
         cases.append(("every line of the ledger can be read", f"{count:,} lines rejected" if count else None))
     for item in found.classes:
         text = (
-            f"{item.ledger_rows:,} lines of {money(item.ledger_cents)}, {item.db_rows:,} invoices of "
-            f"{money(item.db_cents)}"
+            f"{item.ledger_rows:,} lines of {amount(item.ledger_cents)}, {item.db_rows:,} invoices of "
+            f"{amount(item.db_cents)}"
         )
         cases.append((item.name, text if item.is_finding else None))
     failures = sum(text is not None for _, text in cases)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from runner.errors import UsageError
+from runner.money import NO_CURRENCY, amount
 from runner.terminal.output import escape, styled, table
 from runner.terminal.verb import AllowRejects, Answer, Call, verb
-from runner.text import money
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,7 +52,8 @@ def draw_reconciliation(found: Reconciliation, out: Console) -> None:
     mode = "read-only transaction" if found.read_only else "transaction"
     out.print(f"[dim]{escape(found.database)} · {mode}[/]\n")
     out.print(table("measure", "currency", "status", ">rows", ">amount", rows=(
-        (m.name, m.currency or "not known", m.status, f"{m.rows:,}", money(m.cents)) for m in found.measures
+        (m.name, m.currency or "not known", m.status, f"{m.rows:,}", amount(m.cents, m.currency or NO_CURRENCY))
+        for m in found.measures
     )))  # fmt: skip
     if found.ledger is None:
         for name, row in found.samples:
@@ -61,15 +62,15 @@ def draw_reconciliation(found: Reconciliation, out: Console) -> None:
     state = "imported" if found.ledger.imported_now else "imported before"
     out.print(f"\n[bold]{escape(found.ledger.name)}[/] ({state}, {found.ledger.rejects:,} lines rejected)")
     rows = [
-        (_class(c), f"{c.ledger_rows:,}", money(c.ledger_cents), f"{c.db_rows:,}", money(c.db_cents))
+        (_class(c), f"{c.ledger_rows:,}", amount(c.ledger_cents), f"{c.db_rows:,}", amount(c.db_cents))
         for c in found.classes
     ]
     total = (
         "total",
         f"{sum(c.ledger_rows for c in found.classes):,}",
-        money(sum(c.ledger_cents for c in found.classes)),
+        amount(sum(c.ledger_cents for c in found.classes)),
         f"{sum(c.db_rows for c in found.classes):,}",
-        money(sum(c.db_cents for c in found.classes)),
+        amount(sum(c.db_cents for c in found.classes)),
     )
     out.print(table("class", ">lines", ">ledger", ">invoices", ">database", rows=[*rows, total]))
     if found.findings:
@@ -98,12 +99,13 @@ def _side(finding: dict[str, Any], side: str) -> str:
     if field in ("date", "status"):
         return str(finding.get(f"{side}_{field}", ""))
     cents = finding.get(f"{side}_cents")
-    return "" if cents is None else f"{money(cents)} {finding.get(f'{side}_currency') or '(no currency)'}"
+    currency = finding.get(f"{side}_currency")
+    return "" if cents is None else f"{amount(cents, currency or NO_CURRENCY)} {currency or '(no currency)'}"
 
 
 def _row(row: dict[str, object]) -> str:
     shown = {
-        key: money(value) if key.endswith("cents") and isinstance(value, int) else str(value)
+        key: amount(value) if key.endswith("cents") and isinstance(value, int) else str(value)
         for key, value in row.items()
         if not key.endswith("invoice_id")
     }

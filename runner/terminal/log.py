@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from runner.money import money_lines
 from runner.terminal.output import (
     change_line,
     changes_by_table,
@@ -17,13 +18,12 @@ from runner.terminal.output import (
     table,
 )
 from runner.terminal.verb import AllRows, Answer, Call, verb
-from runner.text import clean, counted, money
+from runner.text import clean, counted
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from runner.log import RunDetail, RunList
-    from runner.result import TableChanges
     from runner.runs import Run
 
 _STATUS: Final = {"succeeded": "green", "partial": "yellow", "failed": "red", "running": "cyan", "reversed": "dim"}
@@ -63,7 +63,7 @@ def draw_runs(runs: Sequence[Run], out: Console) -> None:
             str(run.run_id)[:8], f"{run.started_at:%Y-%m-%d %H:%M:%S}",
             f"undo of {run.backfill}" if run.mode == "reversal" else run.backfill,
             styled(run.status + (", exported" if run.exported else ""), _STATUS[run.status]),
-            f"{rows_in(run.tables):,}", _cents(run.tables), run.actor,
+            f"{run.rows:,}", money_lines(run.money), run.actor,
         ) for run in runs
     )))  # fmt: skip
 
@@ -100,8 +100,3 @@ def draw_run(detail: RunDetail, out: Console) -> None:
         if left > 0:
             out.print(f"[dim]… {counted(left, 'more row')}: --all shows every one[/]")
     draw_left_out(detail.left_out, detail.rejects, out)
-
-
-def _cents(tables: Sequence[TableChanges]) -> str:
-    amounts = [t.cents for t in tables if t.cents is not None]
-    return money(sum(amounts)) if amounts else ""

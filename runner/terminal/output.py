@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from runner.errors import RunnerError, UsageError
-from runner.text import clean, clean_stream, counted, json_text, money, plain, to_json
+from runner.money import money_lines, money_text, negative
+from runner.text import clean, clean_stream, counted, json_text, plain, to_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -81,7 +82,7 @@ def reader_left() -> None:
 
 
 def table(*columns: str, rows: Iterable[Iterable[Any]]) -> Table:
-    """A plain table; a column whose name begins with `>` is flush right."""
+    """A plain table; a column whose name begins with `>` is flush right. A cell that is a list has a line for each."""
     from rich.table import Table
     from rich.text import Text
 
@@ -96,7 +97,12 @@ def table(*columns: str, rows: Iterable[Iterable[Any]]) -> Table:
         drawn.add_column(Text(clean(name.lstrip(">"))), justify="right" if right else "left", header_style="dim",
                          overflow="fold", no_wrap=right)  # fmt: skip
     for row in rows:
-        drawn.add_row(*(item if isinstance(item, Text) else Cell(clean(str(item))) for item in row))
+        drawn.add_row(*(
+            item if isinstance(item, Text)
+            else Cell("\n".join(map(clean, item))) if isinstance(item, list)
+            else Cell(clean(str(item)))
+            for item in row
+        ))  # fmt: skip
     return drawn
 
 
@@ -132,19 +138,19 @@ def escape_lines(texts: Iterable[str]) -> str:
 
 def change_line(change: Change) -> tuple[str, str, str]:
     """A change as business key, what was done, and its money."""
-    if change.operation == "UPDATE" and change.cents_before != change.cents_after:
-        cents = f"{money(change.cents_before)} → {money(change.cents_after)}"
+    if change.operation == "UPDATE" and change.money_before != change.money_after:
+        amount = f"{money_text(change.money_before)} → {money_text(change.money_after)}"
     elif change.operation == "DELETE":
-        cents = money(-change.cents_before) if change.cents_before is not None else ""
+        amount = money_text(negative(change.money_before))
     else:
-        cents = money(change.cents_after)
-    return clean(change.business_key), change.operation.lower(), cents
+        amount = money_text(change.money_after)
+    return clean(change.business_key), change.operation.lower(), clean(amount)
 
 
 def changes_by_table(tables: Iterable[TableChanges]) -> Table:
     """A line a table that a run wrote."""
     return table("table", ">inserted", ">updated", ">deleted", ">change", rows=(
-        (t.table, f"{t.inserted:,}", f"{t.updated:,}", f"{t.deleted:,}", money(t.cents)) for t in tables
+        (t.table, f"{t.inserted:,}", f"{t.updated:,}", f"{t.deleted:,}", money_lines(t.money)) for t in tables
     ))  # fmt: skip
 
 
@@ -154,7 +160,7 @@ def draw_left_out(rows: Sequence[LeftOut], count: int, out: Console) -> None:
         return
     out.print(f"\n[yellow]Left out: {counted(count, 'source row')} that cannot be taken[/]")
     out.print(table("source row", "reason", ">amount", rows=(
-        (source_row(row), row.reason, money(row.cents)) for row in rows
+        (source_row(row), row.reason, money_text(row.money)) for row in rows
     )))  # fmt: skip
     if count > len(rows):
         out.print(f"[dim]… {counted(count - len(rows), 'more row')}: --all shows every one[/]")
@@ -188,10 +194,10 @@ class RowSink:
             self.file.write(json_text(plain(change)) + "\n")
             return
         self.before_printing()
-        key, operation, cents = change_line(change)
+        key, operation, amount = change_line(change)
         # The transaction is open: a reader that has seen enough must not end it.
         try:
-            sys.stdout.write(f"{operation}  {key}  {cents}\n")
+            sys.stdout.write(f"{operation}  {key}  {amount}\n")
         except BrokenPipeError:
             reader_left()
         except OSError as exc:

@@ -7,6 +7,7 @@ from decimal import Decimal
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from runner.money import NO_CURRENCY, Money, amount, money_lines, money_text
 from runner.systems import ENGINE, SYSTEMS
 from runner.terminal.output import (
     change_line,
@@ -19,7 +20,7 @@ from runner.terminal.output import (
     styled,
     table,
 )
-from runner.text import clean, cleaned, counted, money, size
+from runner.text import clean, cleaned, counted, size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,7 +69,7 @@ def draw_findings(report: Report, out: Console, *, changes: bool = True) -> None
     for backfill in attempt.backfills:
         out.print(f"\n[bold]Backfill {escape(backfill.name)}[/] – {escape(backfill.description)}")
         out.print(
-            f"  due {counted(backfill.due_rows, 'row')}, {money(backfill.due_cents)}; "
+            f"  due {due_line(backfill)}; "
             f"rejects {backfill.rejects:,}; {backfill.seconds:,.1f} s; digest {escape(backfill.digest[:16])}"
         )
         if backfill.rule_file:
@@ -124,8 +125,8 @@ def changed_rows(backfill: BackfillResult) -> list[tuple[str, str, str]]:
     """The sample's lines; with the table before each row where the run wrote more than one."""
     lines = []
     for change in backfill.sample:
-        key, operation, cents = change_line(change)
-        lines.append((f"{change.table} {key}" if backfill.several else key, operation, cents))
+        key, operation, change_of = change_line(change)
+        lines.append((f"{change.table} {key}" if backfill.several else key, operation, change_of))
     return lines
 
 
@@ -176,22 +177,23 @@ def _draw_taken(backfill: BackfillResult, out: Console) -> None:
         )
         several = len({item.table for item in backfill.taken}) > 1
         for item in backfill.taken:
-            cents = f"  {money(item.cents)}" if item.cents is not None else ""
-            out.print(f"    {escape(f'{item.table} {item.key}' if several else item.key)}{cents}")
+            of_it = f"  {money_text(item.money)}" if item.money is not None else ""
+            out.print(f"    {escape(f'{item.table} {item.key}' if several else item.key)}{escape(of_it)}")
 
 
 def _draw_totals(totals: tuple[TableTotals, ...], out: Console) -> None:
     if not totals:
         return
     out.print("\n[bold]Control totals[/]")
-    out.print(table("table", ">rows before", ">changes", ">rows after", ">before", ">change",
+    out.print(table("table", ">rows before", ">changes", ">rows after", "", ">before", ">change",
                     ">after", "", rows=(
         (
-            t.table, _count(t.rows_before), f"{t.rows_changed:+,}" if t.rows_changed else "0", _count(t.rows_after),
-            money(t.cents_before), money(t.cents_changed) if t.cents_before is not None or t.cents_changed else "",
-            money(t.cents_after), styled("ok", "green") if t.proved else styled("WRONG", "red"),
+            t.table, _count(t.rows_before), row_changes(t), _count(t.rows_after), *money_of(t),
+            styled("ok", "green") if t.proved else styled("WRONG", "red"),
         ) for t in worth_showing(totals)
     )))  # fmt: skip
+    for finer in finer_lines(totals):
+        out.print(f"  [yellow]{escape(finer)}[/]")
     left = len(totals) - len(worth_showing(totals))
     if left:
         out.print(f"[dim]and {counted(left, 'more tracked table')} that did not change[/]")
@@ -201,9 +203,43 @@ def _count(rows: int | None) -> str:
     return "not counted" if rows is None else f"{rows:,}"
 
 
+def due_line(backfill: BackfillResult) -> str:
+    """What was due, in rows and money."""
+    rows = counted(backfill.due_rows, "row")
+    return rows if backfill.due_money is None else f"{rows}, {money_text(backfill.due_money)}"
+
+
+def row_changes(total: TableTotals) -> list[str]:
+    """How many rows a table gained or lost, and how many of those that stayed were changed."""
+    return [f"{total.rows_changed:+,}" if total.rows_changed else "0"] * (
+        total.rows_changed != 0 or total.rows_updated == 0
+    ) + [f"{total.rows_updated:,} updated"] * (total.rows_updated != 0)
+
+
+def money_of(total: TableTotals) -> tuple[list[str], ...]:
+    """Currencies, and the money before, changed and after in each: a line for each currency."""
+    sums: tuple[Money | None, ...] = (total.money_before, total.money_changed, total.money_after)
+    names = sorted({name for money in sums if money for name in money}) or [NO_CURRENCY]
+    return (
+        ["" if name == NO_CURRENCY else name for name in names],
+        *([amount(money.get(name, 0), name) for name in names] if money is not None else [] for money in sums),
+    )
+
+
+def finer_lines(totals: Sequence[TableTotals]) -> list[str]:
+    """Tables that hold amounts with more decimals than their currency has."""
+    return [
+        f"{t.table}: {counted(t.finer, 'amount')} with more decimals than the currency has: summed as they are"
+        for t in totals if t.finer
+    ]  # fmt: skip
+
+
 def worth_showing(totals: Sequence[TableTotals]) -> list[TableTotals]:
     """Tables that changed, those of the plan that hold money, and whatever is not proved; --json has them all."""
-    return [t for t in totals if t.rows_changed or t.cents_changed or t.cents_after or not t.proved]
+    return [
+        t for t in totals
+        if t.rows_changed or t.rows_updated or t.money_changed or t.money_after or t.finer or not t.proved
+    ]  # fmt: skip
 
 
 def draw_gates(gates: tuple[GateResult, ...], out: Console) -> None:
@@ -227,7 +263,7 @@ def draw_gates(gates: tuple[GateResult, ...], out: Console) -> None:
 def _labelled(name: str, value: Any) -> str:
     """A column's name and value. Cents are shown as money, and so under a name that does not say cents."""
     if name.endswith("cents") and isinstance(value, int | Decimal):
-        return f"{name.removesuffix('cents').rstrip('_') or 'amount'} {money(int(value))}"
+        return f"{name.removesuffix('cents').rstrip('_') or 'amount'} {amount(int(value))}"
     return f"{name} {'null' if value is None else clean(str(value))}"
 
 
@@ -271,7 +307,13 @@ def html_page(report: Report) -> bytes:
 
     environment = Environment(loader=PackageLoader("runner.terminal", ""), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)  # fmt: skip
-    environment.filters["money"] = money
+    environment.filters["money"] = money_text
+    environment.filters["due_line"] = due_line
+    environment.filters["row_changes"] = row_changes
+    environment.filters["money_of"] = money_of
+    environment.filters["money_lines"] = money_lines
+    environment.filters["finer_lines"] = finer_lines
+    environment.filters["count"] = _count
     environment.filters["labelled"] = lambda item: _labelled(*item)
     environment.filters["size"] = size
     environment.filters["counted"] = counted

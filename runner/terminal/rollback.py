@@ -76,7 +76,7 @@ def draw_found(reversal: Reversal, out: Console) -> None:
         (name, found, f"{count:,}") for name, found, count in reversal.counts
     )))  # fmt: skip
     out.print()
-    out.print(changes_by_table(reversal.cents))
+    out.print(changes_by_table(reversal.tables))
     for stamped in reversal.stamped:
         by = f" by trigger {', '.join(stamped.triggers)}" if stamped.triggers else ""
         columns = ", ".join(stamped.columns)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from runner.money import money_lines
 from runner.terminal.log import draw_runs
 from runner.terminal.output import escape, span, styled, table
 from runner.terminal.verb import Answer, Call, verb
-from runner.text import money
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,7 +48,7 @@ def draw_status(report: StatusReport, out: Console) -> None:
     if report.due:
         out.print("\n[bold]Backfills[/]")
         out.print(table("backfill", ">due rows", ">due", ">rejects", "the rule: a view, and its file", rows=(
-            (due.backfill, f"{due.due_rows:,}", money(due.due_cents), f"{due.rejects:,}",
+            (due.backfill, f"{due.due_rows:,}", money_lines(due.due_money), f"{due.rejects:,}",
              f"{due.due_relation} {due.rule_file}".rstrip())
             for due in report.due
         )))  # fmt: skip

@@ -199,10 +199,10 @@ def test_what_is_left_out_stands_on_the_page_and_in_the_object(url: str, tmp_pat
     assert page.count("<td>property.payments ") == 20
     [backfill] = run(url, "apply", "--yes", *allowed, "--json").json["attempt"]["backfills"]
     assert backfill["rejects"] == 22
-    assert [row["cents"] for row in backfill["left_out"]] == [5] * 20
+    assert [row["money"] for row in backfill["left_out"]] == [{"amounts": 5}] * 20
     log = run(url, "log", last_run(url), "--json").json
     assert (log["rejects"], len(log["left_out"])) == (22, 20)
-    assert log["left_out"][0].keys() == {"source", "source_key", "line", "reason", "cents"}
+    assert log["left_out"][0].keys() == {"source", "source_key", "line", "reason", "money"}
     assert len(run(url, "log", last_run(url), "--json", "--all").json["left_out"]) == 22
 
 
@@ -241,15 +241,16 @@ def test_control_totals_prove_each_money_table(url: str) -> None:
     assert sorted(totals) == [name for (name,) in tables]
     for name, total in totals.items():
         if name != "property.charges":
-            assert total["rows_changed"] == total["cents_changed"] == 0
-            assert total["rows_before"] is total["rows_after"] is total["cents_after"] is None
+            assert (total["rows_changed"], total["rows_updated"], total["money_changed"] or {}) == (0, 0, {})
+            assert total["rows_before"] is total["rows_after"] is total["money_after"] is None
     total = totals["property.charges"]
     assert total["rows_before"] + total["rows_changed"] == total["rows_after"]
-    assert total["cents_before"] + total["cents_changed"] == total["cents_after"]
-    assert (total["rows_before"], total["cents_before"]) == before["charges"]
-    assert (total["rows_after"], total["cents_after"]) == sql(url, money + "charges")[0]
+    was, change, left = (total[key].get("amounts", 0) for key in ("money_before", "money_changed", "money_after"))
+    assert was + change == left
+    assert (total["rows_before"], was) == before["charges"]
+    assert (total["rows_after"], left) == sql(url, money + "charges")[0]
     assert sql(url, money + "payments")[0] == before["payments"]
-    assert totals["property.charges"]["cents_changed"] == int(SAMPLE_TOTAL.replace(",", "").replace(".", ""))
+    assert change == int(SAMPLE_TOTAL.replace(",", "").replace(".", ""))
 
 
 def test_money_that_moves_in_replica_mode_is_captured_all_the_same(url: str, dump: Callable[..., str]) -> None:

@@ -46,9 +46,9 @@ def test_what_others_wrote_meanwhile_is_left_to_them_and_named(url: str) -> None
     report = apply(url, CHARGED)
     assert report.verdict == "applied"
     [backfill] = [item for item in report.attempt.backfills if item.name == "charges"]
-    assert [(row.table, row.key, row.cents) for row in backfill.taken] == [
-        ("property.charges", f"ada / {UNIT} / 2023-01", 120_000),
-        ("property.charges", f"ada / {UNIT} / 2023-02", 120_000),
+    assert [(row.table, row.key, row.money) for row in backfill.taken] == [
+        ("property.charges", f"ada / {UNIT} / 2023-01", {"amounts": 120_000}),
+        ("property.charges", f"ada / {UNIT} / 2023-02", {"amounts": 120_000}),
     ]
     assert backfill.rows == SAMPLE_CHARGES - 2
     assert sql(url, OURS) == [(SAMPLE_CHARGES - 2,)]

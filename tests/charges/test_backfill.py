@@ -261,7 +261,7 @@ def test_an_application_that_charges_meanwhile_meets_no_error(conn: psycopg.Conn
         assert thread.is_alive(), "the run waits for the application"
         application.commit()
         thread.join()
-    assert outcome == [{"inserted": 8, "updated": 0, "deleted": 0, "cents": 4000}]
+    assert outcome == [{"inserted": 8, "updated": 0, "deleted": 0, "money": {"amounts": 4000}, "finer": 0}]
     periods = rows(conn, "select billing_period, count(*), min(created_by) from property.charges group by 1 order by 1")
     assert [(count, by) for _, count, by in periods] == [(1, "app" if m == 5 else None) for m in range(1, 10)]
 

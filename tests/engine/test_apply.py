@@ -56,8 +56,8 @@ def test_every_report_is_as_the_schema_says(empty_database_url: str) -> None:
     assert verdicts == ["rehearsed", "not asked", "rehearsed", "gate failed", "applied", "nothing due"]
     assert [len(report.get("changes", ())) for report in reports] == [0, 0, SAMPLE_CHARGES, 0, 0, 0]
     [backfill] = [item for item in reports[4]["attempt"]["backfills"] if item["name"] == "charges"]
-    assert (backfill["due_rows"], backfill["due_cents"]) == (SAMPLE_CHARGES, 12_350_150)
-    assert sum(change["cents_after"] for change in reports[2]["changes"]) == 12_350_150
+    assert (backfill["due_rows"], backfill["due_money"]) == (SAMPLE_CHARGES, {"amounts": 12_350_150})
+    assert sum(change["money_after"]["amounts"] for change in reports[2]["changes"]) == 12_350_150
     assert reports[0]["attempt"]["migrations"]
     assert reports[0]["attempt"]["wal_bytes"] > 0
 

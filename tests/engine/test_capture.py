@@ -34,7 +34,7 @@ def test_insert_update_delete_with_before_and_after(account: psycopg.Connection)
         "update account set cents = cents + 1 where id <= 2",
         "delete from account where id = 5",
     )
-    assert changes(account, run_id, "operation, business_key, cents_before, cents_after, before, after") == [
+    assert changes(account, run_id, "operation, business_key, amount_before, amount_after, before, after") == [
         ("INSERT", "6", None, None, None, {"id": 6, "code": "new", "cents": 7}),
         ("UPDATE", "1", None, None, {"id": 1, "code": "A1", "cents": 100}, {"id": 1, "code": "A1", "cents": 101}),
         ("UPDATE", "2", None, None, {"id": 2, "code": "A2", "cents": 100}, {"id": 2, "code": "A2", "cents": 101}),
@@ -46,11 +46,13 @@ def test_business_key_and_cents_are_those_that_track_was_told(account: psycopg.C
     do(account, "select backfill.track('account', '{code,id}', 'cents')")
     account.commit()
     run_id = done(account, "update account set cents = -5 where id = 1", "delete from account where id = 2")
-    assert changes(account, run_id, "business_key, cents_before, cents_after") == [
+    assert changes(account, run_id, "business_key, amount_before, amount_after") == [
         ("A1 / 1", 100, -5),
         ("A2 / 2", 100, None),
     ]
-    assert rows(account, "select * from backfill.run_totals(%s)", [run_id]) == [("public.account", 0, 1, 1, -205)]
+    assert rows(account, "select * from backfill.run_totals(%s)", [run_id]) == [
+        ("public.account", 0, 1, 1, {"amounts": -205}, 0)
+    ]
 
 
 def test_outside_a_run_nothing_is_captured(account: psycopg.Connection) -> None:

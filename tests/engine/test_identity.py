@@ -70,12 +70,12 @@ def test_history_is_read_and_undone_under_the_new_name(thing: psycopg.Connection
     second = done(thing, f"update {table} set {cents} = 12 where id = 1")
     full = table if "." in table else f"public.{table}"
     for run_id, expected in ((second, [("z", 11, 12)]), (first, [("z", 10, 11), ("b", 20, None)])):
-        assert changes(thing, run_id, "business_key, cents_before, cents_after") == expected
+        assert changes(thing, run_id, "business_key, amount_before, amount_after") == expected
         assert changes(thing, run_id, "distinct on (statement, pack, row_no) table_name")[0] == (full,)
         assert name.strip('"') in changes(thing, run_id, "before")[0][0]
         assert reverse(thing, run_id) == {"restored": len(expected)}
     assert images(thing, table)[table] == before
-    totals = "select row_count, cents from backfill.control_totals() where table_name = %s"
+    totals = "select row_count, money from backfill.control_totals() where table_name = %s"
     assert rows(thing, totals, [full]) == [(2, 30)]
 
 
@@ -105,7 +105,7 @@ def test_tables_exchanged_by_rename_keep_their_own_history(thing: psycopg.Connec
         "alter table x rename to thing_old",
     )
     fourth = done(thing, "update thing set cents = 5 where id = 2")
-    assert changes(thing, fourth, "table_name, cents_before") == [("public.thing", 20)]
+    assert changes(thing, fourth, "table_name, amount_before") == [("public.thing", 20)]
     assert reverse(thing, fourth) == {"restored": 1}
 
 
@@ -367,6 +367,8 @@ def test_undo_of_single_rows_is_as_that_of_many(thing: psycopg.Connection) -> No
             do(thing, f"insert into thing values ({i}, 'n', {i})")
             do(thing, f"update thing set cents = null where id = {i}", f"update thing set name = null where id = {i}")
         do(thing, "delete from thing where id = 1", "delete from thing where id % 2 = 0")
-    assert rows(thing, "select * from backfill.run_totals(%s)", [run_id]) == [("public.thing", 30, 60, 17, -30)]
+    assert rows(thing, "select * from backfill.run_totals(%s)", [run_id]) == [
+        ("public.thing", 30, 60, 17, {"amounts": -30}, 0)
+    ]
     assert reverse(thing, run_id)["restored"] == 17
     assert images(thing, "thing") == before

@@ -56,12 +56,13 @@ def test_no_statement_of_a_run_reads_a_tracked_table_outside_its_plan(fill: psyc
     totals = {total["table_name"]: total for total in metrics["control_totals"]}
     target = totals["public.target"]
     assert (target["rows_before"], target["rows_changed"], target["rows_after"]) == (0, 10, 10)
-    assert (target["cents_before"], target["cents_changed"], target["cents_after"]) == (0, 50, 50)
+    money = (target["money_before"], target["money_changed"], target["money_after"])
+    assert money == ({}, {"amounts": 50}, {"amounts": 50})
     # What a trigger wrote beside is known from the capture; of what nobody touched it is proved that nobody did.
     for name, changed in (("public.beside", 3), ("public.unrelated", 0)):
         total = totals[name]
         assert (total["rows_before"], total["rows_changed"], total["rows_after"]) == (None, changed, None)
-        assert total["cents_changed"] == changed
+        assert total["money_changed"] == ({"amounts": changed} if changed else {})
 
 
 def test_a_row_that_appears_in_it_past_the_capture_is_seen_all_the_same(fill: psycopg.Connection) -> None:

@@ -233,7 +233,7 @@ def test_replica_mode_is_captured_too(account: psycopg.Connection) -> None:
     """R4b: ENABLE ALWAYS. The audit stays append-only as well."""
     with run(account) as run_id:
         do(account, "set local session_replication_role = replica", "update account set cents = 900 where id = 1")
-    assert changes(account, run_id, "cents_after, after ->> 'cents'") == [(None, "900")]
+    assert changes(account, run_id, "amount_after, after ->> 'cents'") == [(None, "900")]
     do(account, "set session_replication_role = replica")
     for statement in ("delete from backfill_audit.public_account_row", "delete from backfill.backfill_log"):
         with pytest.raises(psycopg.Error, match="append-only"), account.transaction():

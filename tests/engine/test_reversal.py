@@ -186,7 +186,7 @@ def test_a_reversal_is_a_run(item: psycopg.Connection) -> None:
     columns = "run_id, mode, actor, status, reverses, digest is not null"
     reversal = rows(item, f"select {columns} from backfill.backfill_log where mode = 'reversal'")
     assert [row[1:] for row in reversal] == [("reversal", "a person (claimed) via postgres", "succeeded", run_id, True)]
-    assert changes(item, reversal[0][0], "business_key, cents_before, cents_after") == [("n1", 1, 100)]
+    assert changes(item, reversal[0][0], "business_key, amount_before, amount_after") == [("n1", 1, 100)]
     log = rows(item, "select status, reversed_by from backfill.backfill_log where run_id = %s", [run_id])
     assert log == [("reversed", reversal[0][0])]
 

@@ -37,20 +37,21 @@ def test_the_object_it_prints(url: str) -> None:
     run_id = last_run(url)
     shown = run(url, "rollback", run_id, "--dry-run", "--json").json
     assert sorted(shown) == [
-        "backfill", "cents", "chain", "counts", "reversal_id", "run_id", "sample", "seconds", "stamped", "verdict",
+        "backfill", "chain", "counts", "reversal_id", "run_id", "sample", "seconds", "stamped", "tables", "verdict",
     ]  # fmt: skip
     assert (shown["verdict"], shown["reversal_id"], shown["chain"]) == ("rehearsed", None, "")
     assert shown["counts"] == [["property.charges", "restored", SAMPLE_CHARGES]]
     done = run(url, "rollback", run_id, "--yes", "--json", "--actor", "maria").json
     assert (done["verdict"], done["run_id"]) == ("reversed", run_id)
     assert done["chain"] == run(url, "log", "--json").json["head"]
-    [cents] = done["cents"]
-    assert cents == {
+    [table] = done["tables"]
+    assert table == {
         "table": "property.charges",
         "inserted": 0,
         "updated": 0,
         "deleted": SAMPLE_CHARGES,
-        "cents": -12_350_150,
+        "money": {"amounts": -12_350_150},
+        "finer": 0,
     }
     again = run(url, "rollback", run_id, "--yes", "--json").json
     assert (again["verdict"], again["reversal_id"]) == ("already reversed", done["reversal_id"])

@@ -59,7 +59,10 @@ def test_the_log_says_who_what_and_when(entry: psycopg.Connection) -> None:
             "a person (claimed) via postgres",
             "manual",
             "partial",
-            {"note": "x", "tables": {"public.entry": {"inserted": 1, "updated": 0, "deleted": 0, "cents": None}}},
+            {
+                "note": "x",
+                "tables": {"public.entry": {"inserted": 1, "updated": 0, "deleted": 0, "money": None, "finer": 0}},
+            },
             [{"entry": 8, "reason": "locked"}],
             "Europe/Zurich",
             True,

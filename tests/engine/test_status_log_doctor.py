@@ -30,7 +30,7 @@ def test_status_before_and_after_the_first_apply(empty_database_url: str, dump: 
     run(url, "apply", "--yes")
     later = run(url, "status", "--json").json
     [due] = [due for due in later["due"] if due["backfill"] == "charges"]
-    assert (later["pending"], due["due_rows"], due["due_cents"], due["rejects"]) == ([], 0, 0, 0)
+    assert (later["pending"], due["due_rows"], due["due_money"], due["rejects"]) == ([], 0, {}, 0)
     assert later["runs"][0]["run_id"] == last_run(url)
     text = run(url, "status").out
     assert "No migration is pending." in text

@@ -124,10 +124,13 @@ def test_a_table_that_is_renamed_leaves_the_digest_of_an_old_run(fill: psycopg.C
 def test_the_log_row_of_a_backfill(fill: psycopg.Connection) -> None:
     log = rows(fill, """select mode, status, metrics from backfill.run('fill', '{"p": 1}')""")
     total = {"table_name": "public.target", "rows_before": 0, "rows_changed": 2000, "rows_after": 2000}
-    total |= {"cents_before": 0, "cents_changed": 2001000, "cents_after": 2001000}
+    money = {"amounts": 2001000}
+    total |= {"rows_updated": 0, "money_before": {}, "money_changed": money, "money_after": money, "finer": 0}
     assert log[0][:2] == ("apply", "succeeded")
     assert log[0][2]["called with"] == {"p": 1}
-    assert log[0][2]["tables"] == {"public.target": {"inserted": 2000, "updated": 0, "deleted": 0, "cents": 2001000}}
+    assert log[0][2]["due"] == {"rows": 2000, "money": money}
+    changed = {"inserted": 2000, "updated": 0, "deleted": 0, "money": money, "finer": 0}
+    assert log[0][2]["tables"] == {"public.target": changed}
     assert total in log[0][2]["control_totals"]
     unchanged = {t["table_name"] for t in log[0][2]["control_totals"] if t["rows_changed"] == 0}
     assert {"public.source", "property.charges"} <= unchanged, "tables outside the plan are proved unchanged"
@@ -145,7 +148,7 @@ def test_totals_of_mixed_changes(fill: psycopg.Connection) -> None:
         "insert into target (id, cents) values (3000, 2147483648000)",
     )
     assert rows(fill, "select * from backfill.run_totals(%s)", [run_id]) == [
-        ("public.target", 1, 3501, 1, -1500 * 3 - 10 - 7 + 2147483648000)
+        ("public.target", 1, 3501, 1, {"amounts": -1500 * 3 - 10 - 7 + 2147483648000}, 0)
     ]
 
 
@@ -169,7 +172,7 @@ def test_a_backfill_that_writes_past_the_capture_is_refused(fill: psycopg.Connec
         do(fill, "select backfill.run('fill')")
     assert caught.value.sqlstate == "BF011"
     said = refused(caught)
-    assert "public.target: 1 rows, 10 cents expected, 1 rows, 11 cents found" in said
+    assert "public.target: 1 rows, 0.10 expected, 1 rows, 0.11 found" in said
     assert "public.source" not in said  # outside the plan it is not counted: the capture is proved instead
 
 
@@ -192,7 +195,7 @@ def test_allowed_rejects_are_kept_and_not_counted_again_until_reversed(fill: psy
     fill.commit()
     assert metrics["rejects"] == 2
     assert rows(
-        fill, "select run_id, backfill, source, source_key, line, reason, cents, payload from backfill.reject"
+        fill, "select run_id, backfill, source, source_key, line, reason, cents, currency, payload from backfill.reject"
     ) == [
         (run_id, "fill", "source", "5001", None, "amount is 0", 0, {}),
         (run_id, "fill", "source", "5002", None, "amount is -1", -1, {}),

@@ -81,7 +81,7 @@ def test_second_run_changes_nothing(loaded: Settings, name: str) -> None:
     run_id, _, _ = backfill(loaded, name)
     assert everything(loaded) == before
     assert ask(loaded, "select 1 from backfill.change_log where run_id = %s", [run_id]) == []
-    assert ask(loaded, "select due_rows, due_cents, rejects from backfill.due(%s)", [[name]]) == [(0, 0, 0)]
+    assert ask(loaded, "select due_rows, due_money, rejects from backfill.due(%s)", [[name]]) == [(0, {}, 0)]
 
 
 @pytest.mark.parametrize("name", ["rent_history", "electricity_bills"])
@@ -97,14 +97,19 @@ def test_undone_and_done_again_brings_the_same_rows(loaded: Settings, name: str)
 
 
 def test_due_says_what_will_be_written(loaded: Settings) -> None:
-    assert ask(loaded, "select backfill, due_rows, due_cents, rejects from backfill.due() where system = 'rent'") == [
-        ("electricity_bills", 8 + 4, 540298, 0),
-        ("rent_history", 7 + 18, ask(loaded, "select sum(cents) from backfill.rent_history_due")[0][0], 0),
+    assert ask(loaded, "select backfill, due_rows, due_money, rejects from backfill.due() where system = 'rent'") == [
+        ("electricity_bills", 8 + 4, {"SEK": 540298}, 0),
+        (
+            "rent_history",
+            7 + 18,
+            {"SEK": int(ask(loaded, "select sum(cents) from backfill.rent_history_due")[0][0])},
+            0,
+        ),
     ]
     backfill(loaded, "rent_history")
     assert ask(loaded, "select sum(amount_due) from rent.rent_ledger") == ask(
-        loaded, "select (metrics -> 'tables' -> 'rent.rent_ledger' ->> 'cents')::numeric from backfill.backfill_log"
-        " where backfill = 'rent_history'"
+        loaded, "select (metrics -> 'tables' -> 'rent.rent_ledger' -> 'money' ->> 'SEK')::numeric"
+        " from backfill.backfill_log where backfill = 'rent_history'"
     )  # fmt: skip
 
 

@@ -27,8 +27,8 @@ SEEN = {
     # What a load writes down of itself (when, in which run) is part of its digest.
     "backfill.backfill_log": "select backfill, mode, status, case when mode <> 'load' then digest end,"
     " metrics -> 'tables' from backfill.backfill_log order by 1, 2, 3, 4",
-    "backfill.change_log": "select table_name, operation, count(*), sum(cents_after) from backfill.change_log"
-    " where table_name not like 'backfill.%' group by 1, 2 order by 1, 2",
+    "backfill.change_log": "select table_name, operation, count(*), currency_after, sum(amount_after)"
+    " from backfill.change_log where table_name not like 'backfill.%' group by 1, 2, 4 order by 1, 2, 4",
     "staging.file": "select loader, sha256 from staging.file order by 1, 2",
     "rent.electricity_bills": "select count(*), sum(amount) from rent.electricity_bills",
 }

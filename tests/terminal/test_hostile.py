@@ -49,7 +49,7 @@ RAW = re.compile(
 
 
 # Words of the engine's own, between which a drawing chooses.
-COUNTS = {"inserted": 1, "updated": 0, "deleted": 0, "cents": 1}
+COUNTS = {"inserted": 1, "updated": 0, "deleted": 0, "money": {HOSTILE: 1}}
 OURS: Mapping[str, Mapping[str, Any]] = {
     "Lock": {"mode": "ShareLock"},
     "Run": {"status": "succeeded", "metrics": {"tables": {HOSTILE: COUNTS}}},

@@ -24,7 +24,7 @@ from runner.terminal.log import draw_run, draw_runs
 from runner.terminal.output import change_line, console
 from runner.terminal.report import draw_report, html_page, strongest
 from runner.terminal.rollback import draw_reversal
-from runner.text import money, plain, size, to_json
+from runner.text import plain, size, to_json
 
 HOSTILE = "<script>alert(1)</script> [red]x[/] [/] :warning: \x1b[31m\r\n& \"quoted\" 'too'"
 SHOWN = "[red]x[/] [/] :warning: \\x1b[31m\\x0d\\x0a"
@@ -32,21 +32,34 @@ RUN_ID = uuid.UUID(int=7)
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 
-def change(key: str = "ada / unit 1 / 2024-01", cents: int | None = 123_456) -> Change:
-    return Change("property.charges", "INSERT", key, None, cents, {"description": "Rent", "amount_cents": cents})
+def change(key: str = "ada / unit 1 / 2024-01", cents: int = 123_456) -> Change:
+    row = {"description": "Rent", "amount_cents": cents}
+    return Change("property.charges", "INSERT", key, None, {"amounts": cents}, row)
 
 
 def result(verdict: Verdict = "rehearsed", key: str = "ada / unit 1 / 2024-01", **more: Any) -> Report:
     """A report with something of everything; `key` is what the data calls a row."""
     backfill = BackfillResult(
         name="charges", description="Rent charges", business_key=("tenant", "unit", "period"), due_rows=3_708,
-        due_cents=1_593_538_300, due_after=0, rejects=0, run_id=RUN_ID, digest="ab" * 32, seconds=0.1,
-        tables=(TableChanges("property.charges", 3_708, 0, 0, 1_593_538_300),), sample=(change(key),), metrics={},
+        due_money={"amounts": 1_593_538_300}, due_after=0, rejects=0, run_id=RUN_ID, digest="ab" * 32, seconds=0.1,
+        tables=(TableChanges("property.charges", 3_708, 0, 0, {"amounts": 1_593_538_300}),), sample=(change(key),),
+        metrics={},
     )  # fmt: skip
     attempt = Attempt(
         migrations=("0001_backfill_schema",),
         backfills=(backfill,),
-        totals=(TableTotals("property.charges", 2, 3_708, 3_710, 145_050, 1_593_538_300, 1_593_683_350),),
+        totals=(
+            TableTotals(
+                "property.charges",
+                2,
+                3_708,
+                3_710,
+                0,
+                {"amounts": 145_050},
+                {"amounts": 1_593_538_300},
+                {"amounts": 1_593_683_350},
+            ),
+        ),
         gates=(
             GateResult("balances", "error", "pass", 0, [], 0.1),
             GateResult("amounts", "error", "fail", 2, [{"tenant": key, "cents": 87_900, "share": None}], 0.1, key),
@@ -74,7 +87,7 @@ def drawn(report: Report) -> str:
     ],
 )  # fmt: skip
 def test_money_has_separators_and_two_decimals(cents: int | None, shown: str) -> None:
-    assert money(cents) == shown
+    assert amount(cents) == shown
 
 
 @pytest.mark.parametrize(
@@ -87,11 +100,11 @@ def test_bytes_are_in_the_unit_in_which_they_are_short(count: int, shown: str) -
 
 def test_a_change_shows_what_it_does_to_the_money() -> None:
     assert change_line(change()) == ("ada / unit 1 / 2024-01", "insert", "1,234.56")
-    assert change_line(replace(change(), operation="UPDATE", cents_before=5))[2] == "0.05 → 1,234.56"
-    assert change_line(replace(change(), operation="UPDATE", cents_before=123_456))[2] == "1,234.56"
-    removed = replace(change(), operation="DELETE", cents_after=None)
-    assert change_line(replace(removed, cents_before=500))[2] == "-5.00"
-    assert change_line(replace(removed, cents_before=-500))[2] == "5.00"  # a credit that goes
+    assert change_line(replace(change(), operation="UPDATE", money_before={"amounts": 5}))[2] == "0.05 → 1,234.56"
+    assert change_line(replace(change(), operation="UPDATE", money_before={"amounts": 123_456}))[2] == "1,234.56"
+    removed = replace(change(), operation="DELETE", money_after=None)
+    assert change_line(replace(removed, money_before={"amounts": 500}))[2] == "-5.00"
+    assert change_line(replace(removed, money_before={"amounts": -500}))[2] == "5.00"  # a credit that goes
     assert change_line(removed)[2] == ""
 
 
@@ -120,7 +133,7 @@ def run(title: str) -> Run:
     now = datetime.now(UTC)
     return Run(
         RUN_ID, title, "manual", "succeeded", title, now, now, {"about": title}, {}, {}, [title], "ab", None, None,
-        f"7:{HEAD}", None,
+        f"7:{HEAD}", None, None,
     )  # fmt: skip
 
 

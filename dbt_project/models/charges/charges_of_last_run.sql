@@ -10,7 +10,7 @@ images as materialized (
     select
         run_id,
         primary_key,
-        cents_after
+        amount_after
     from {{ ref('stg_backfill__changes') }}
     where
         -- As a value, the run is looked up in the log; as a join, the whole log would be unpacked.
@@ -24,7 +24,7 @@ written as (
         last_runs.run_id,
         last_runs.transactions_ago,
         images.primary_key as id,
-        images.cents_after as amount_cents
+        images.amount_after::bigint as amount_cents
     from images
     inner join last_runs on images.run_id = last_runs.run_id
 )

@@ -3,7 +3,8 @@ select
     table_name,
     operation,
     primary_key,
-    cents_after,
+    amount_after,
+    currency_after,
     before,
     after,
     concat_ws('|', run_id, table_name, statement, pack, row_no) as change_key
