@@ -137,13 +137,13 @@ def count_left_out(conn: Connection, run_id: uuid.UUID) -> int:
 def left_out(conn: Connection, run_id: uuid.UUID, limit: int | None) -> list[LeftOut]:
     """The source rows that a run left out, in the order of their source; None: all of them."""
     rows = conn.execute(
-        "select source, source_key, line, reason, cents, currency from backfill.reject where run_id = %s"
+        "select source, source_key, line, reason, amount, currency from backfill.reject where run_id = %s"
         " order by source, line, source_key limit %s",
         [run_id, limit],
     ).fetchall()
     return [
-        LeftOut(source, key, line, reason, of_row(cents, currency))
-        for source, key, line, reason, cents, currency in rows
+        LeftOut(source, key, line, reason, of_row(amount, currency))
+        for source, key, line, reason, amount, currency in rows
     ]
 
 

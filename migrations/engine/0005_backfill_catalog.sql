@@ -203,7 +203,7 @@ $$;
 comment on function backfill.entry(text) is 'The catalog row of a backfill; an unknown name is refused (BF009), naming those there are.';
 
 create function backfill.new_rejects(p_backfill text)
-returns table (source text, source_key text, line bigint, reason text, cents numeric, currency text, payload jsonb)
+returns table (source text, source_key text, line bigint, reason text, amount numeric, currency text, payload jsonb)
 language plpgsql stable
 security definer
 set search_path = pg_catalog, pg_temp

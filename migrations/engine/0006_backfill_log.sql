@@ -193,7 +193,7 @@ create table backfill.reject (
     source_key text not null,
     line bigint,
     reason text not null,
-    cents numeric,
+    amount numeric,
     currency text,
     payload jsonb not null default '{}',
     seen_at timestamptz not null default now(),
@@ -209,7 +209,7 @@ comment on column backfill.reject.source is 'Table or file that the row came fro
 comment on column backfill.reject.source_key is 'The row in that source: a key, or the line number as text.';
 comment on column backfill.reject.line is 'Line number in a file; null for a table.';
 comment on column backfill.reject.reason is 'Why, with the value, in words.';
-comment on column backfill.reject.cents is 'Money of the row in minor units of its currency, where it has any.';
+comment on column backfill.reject.amount is 'Money of the row in minor units of its currency, where it has any.';
 comment on column backfill.reject.currency is 'Its currency, where it says one.';
 comment on column backfill.reject.payload is 'What a person needs to find and mend it; never account numbers.';
 comment on column backfill.reject.seen_at is 'When it was left out.';

@@ -1,6 +1,5 @@
--- The register of tracked tables: which they are, whatever they are called, how their columns are kept, and which tables
--- cannot be watched.
--- And what a run looks at to prove that it saw all that happened to them: locks, and rows as they were.
+-- The register of tracked tables: which they are, how their columns are kept, and which tables cannot be watched. And what a
+-- run looks at to prove that it saw all that happened to them: locks, and rows as they were.
 -- Safe: a new table and functions.
 -- depends: 0006_backfill_log
 

@@ -1,6 +1,5 @@
 -- Closing a run, its totals, and one whole backfill by its name.
--- Safe: functions only; they write to the log, the rejects and what the named backfill writes. The proof that nothing was written
--- past the capture comes with 0024, the digest with 0014.
+-- Safe: functions only; they write to the log, the rejects and what the backfill writes. The proof comes with 0024, the digest with 0014.
 -- depends: 0012_backfill_session
 
 create function backfill.control_totals(p_tables text[] default null)
@@ -223,8 +222,8 @@ begin
     v_run := backfill.start_run(p_backfill, p_parameters, '{}', 'apply', p_actor, false, null);
     update backfill.backfill_log set as_of = v_as_of where run_id = v_run and v_as_of is not null;
     with seen as (
-        insert into backfill.reject (run_id, backfill, source, source_key, line, reason, cents, currency, payload)
-        select v_run, p_backfill, n.source, n.source_key, n.line, n.reason, n.cents, n.currency, n.payload
+        insert into backfill.reject (run_id, backfill, source, source_key, line, reason, amount, currency, payload)
+        select v_run, p_backfill, n.source, n.source_key, n.line, n.reason, n.amount, n.currency, n.payload
         from backfill.new_rejects(p_backfill) as n
         returning source, source_key, line, reason
     )

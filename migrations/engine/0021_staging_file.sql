@@ -84,7 +84,7 @@ begin
     if exists (select from backfill.catalog as c where c.backfill = v_title) then
         raise exception 'rejects of % are kept by backfill.run() alone', v_title using errcode = 'BF001';
     end if;
-    insert into backfill.reject (run_id, backfill, source, source_key, line, reason, cents, currency, payload)
+    insert into backfill.reject (run_id, backfill, source, source_key, line, reason, amount, currency, payload)
     select v_run, v_title, r.source, r.source_key, r.line, r.reason, r.cents, r.currency, coalesce(r.payload, '{}')
     from jsonb_to_recordset(p_rejects) as r (source text, source_key text, line bigint, reason text, cents numeric, currency text, payload jsonb);
     get diagnostics v_count = row_count;

@@ -219,8 +219,9 @@ begin
     v_table := backfill.follow_columns(v_table);
     update backfill.tracked
     set doubt = null, relation = p_relation, anchor = 'backfill.tracked'::regclass, columns = v_table.columns, attnums = v_table.attnums,
-        types = v_table.types, business_key = v_table.business_key, key_columns = v_table.key_columns, stamped = v_table.stamped, money = v_table.money,
-        currency_column = v_table.currency_column, table_name = (select format('%I.%I', n.nspname, c.relname) from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = p_relation)
+        types = v_table.types, business_key = v_table.business_key, key_columns = v_table.key_columns, stamped = v_table.stamped,
+        money = v_table.money, currency_column = v_table.currency_column,
+        table_name = (select format('%I.%I', n.nspname, c.relname) from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = p_relation)
     where pack_name = v_table.pack_name;
     if v_table.active then
         perform backfill.track(p_relation, p_search_path => null);
@@ -232,8 +233,7 @@ $$;
 
 comment on function backfill.rebind(regclass, jsonb, text) is
 'Settles what is in doubt since a restore: that this table is it (was: the name under which it is in the register, where that is another),
-and which columns were renamed before: {"old": "new"}, null for one that was dropped. Its runs can be undone then. Before the next run:
-afterwards only what needs no renaming.';
+and which columns were renamed before: {"old": "new"}, null for one that was dropped. Before the next run: afterwards only what needs no renaming.';
 
 create function backfill.column_parts(p_run uuid)
 returns table (

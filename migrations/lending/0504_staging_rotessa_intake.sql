@@ -110,7 +110,7 @@ begin
             id text, amount text, frequency text, installments text, process_date text, next_process_date text)) with ordinality
             as r (id, amount, frequency, installments, process_date, next_process_date, place)
     ), bad as (
-        insert into backfill.reject (run_id, backfill, source, source_key, reason, cents, payload)
+        insert into backfill.reject (run_id, backfill, source, source_key, reason, amount, payload)
         select distinct p_fetch, 'fetch rotessa', 'rotessa schedules', left(key, 100), fault,
             case when amount ~ '^[0-9]{1,13}(\.[0-9]{1,2})?$' then (amount::numeric * 100)::bigint end,
             jsonb_build_object('customer', p_customer)
@@ -199,7 +199,7 @@ begin
         end as fault
         from raw as r
     ), bad as (
-        insert into backfill.reject (run_id, backfill, source, source_key, reason, cents, payload)
+        insert into backfill.reject (run_id, backfill, source, source_key, reason, amount, payload)
         select distinct on (key, fault) p_fetch, 'fetch rotessa', 'rotessa transactions', key, fault,
             case when amount ~ '^[0-9]{1,13}(\.[0-9]{1,2})?$' then (amount::numeric * 100)::bigint end,
             jsonb_strip_nulls(jsonb_build_object('page', p_page, 'row', place, 'status', left(status, 60)))

@@ -93,3 +93,4 @@ select
 from lending.payments_due;
 
 comment on view backfill.lending_payments_due is 'The due relation of the backfill lending_payments: see lending.payments_due.';
+comment on column backfill.lending_payments_due.currency is 'CAD.';

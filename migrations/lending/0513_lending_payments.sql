@@ -147,7 +147,7 @@ begin
             end;
         end if;
         if v_reason is not null then
-            insert into backfill.reject (run_id, backfill, source, source_key, reason, cents, payload)
+            insert into backfill.reject (run_id, backfill, source, source_key, reason, amount, payload)
             values (v_run, 'lending_payments', 'rotessa transactions', v_item.transaction_id::text, v_reason, v_item.cents,
                 jsonb_build_object('kind', v_item.kind, 'reference', v_item.reference, 'mortgage', v_item.mortgage_number,
                     'schedule', v_item.schedule_id, 'settlement_date', v_item.settlement_date))

@@ -81,7 +81,7 @@ begin
     ), gone as (
         delete from staging.finance_ledger_raw as r using bad as b where r.line = b.line
     ), kept as (
-        insert into backfill.reject (run_id, backfill, source, source_key, line, reason, cents, payload)
+        insert into backfill.reject (run_id, backfill, source, source_key, line, reason, amount, payload)
         select backfill.open_run(), 'load finance_ledger', p_name, b.line::text, b.line, b.fault,
             case when b.amount ~ '^-?[0-9]{1,15}(\.[0-9]{1,2})?$' then (b.amount::numeric * 100)::bigint end,
             jsonb_strip_nulls(jsonb_build_object(

@@ -303,7 +303,7 @@ def misfit(record: bytes, separator: bytes, expected: int = len(COLUMNS)) -> str
 
 def _sample(landing: Landing) -> list[Reject]:
     rows = landing.conn.execute(
-        "select source, source_key, line, reason, cents, payload from backfill.reject"
+        "select source, source_key, line, reason, amount::bigint, payload from backfill.reject"
         " where run_id = %s order by source, line limit %s",
         [landing.run_id, SAMPLE],
     ).fetchall()

@@ -87,7 +87,10 @@ def test_a_hostile_name_is_tracked_changed_and_undone(conn: psycopg.Connection, 
         conn, "select backfill.run_digest(%s) = digest from backfill.backfill_log where run_id = %s", [run_id] * 2
     )
     assert rows(conn, "select table_name, money from backfill.run_totals(%s) where money is not null", [run_id]) == [
-        (value(conn, "select table_name from backfill.tracked where relation = %s::regclass", [table]), 202)
+        (
+            value(conn, "select table_name from backfill.tracked where relation = %s::regclass", [table]),
+            {"amounts": 202},
+        )
     ]
     assert set(reverse(conn, run_id)) == {"restored"}
     assert rows(conn, state) == before

@@ -160,7 +160,7 @@ def test_due_rows_and_failing_gates_are_red_until_mended_or_waived(ready: Connec
     found = lines(settings)
     assert found["backfills"].details == (
         (
-            "billing_profiles: 1 row of 100.00 due, 0 rejects; runner apply billing_profiles, "
+            "billing_profiles: 1 row of 100.00 USD due, 0 rejects; runner apply billing_profiles, "
             "or runner waive billing_profiles"
         ),
     )

@@ -150,7 +150,8 @@ def test_images_of_a_run_that_nobody_knows_and_a_run_that_was_put_in_by_hand(ent
 NOTHING = "language plpgsql set search_path = pg_catalog, pg_temp as 'begin return null; end'"
 NO_CHANGES = """create or replace view backfill.change_log as select null::uuid as run_id, null::text as table_name,
     null::bigint as statement, null::integer as pack, null::bigint as row_no, null::text as operation,
-    null::text as business_key, null::text as primary_key, null::numeric as amount_before, null::numeric as amount_after,
+    null::text as business_key, null::text as primary_key, null::numeric as amount_before,
+    null::numeric as amount_after,
     null::text as currency_before, null::text as currency_after,
     null::jsonb as before, null::jsonb as after where false"""
 SEALED = "is not what link {seal} sealed"

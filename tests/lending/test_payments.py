@@ -132,9 +132,9 @@ def test_an_item_that_fails_is_recorded_with_its_reason_the_rest_goes_on_and_a_r
     assert reasons["rotessa:tx:1"] == "the payment is of 99999 cents, the processor says 100000"
     assert reasons["rotessa:tx:3"].startswith("2025-01 was closed on ")
     rejects = book.rows(
-        "select source_key, reason, cents from backfill.reject where run_id = %s order by source_key", run["run_id"]
+        "select source_key, reason, amount from backfill.reject where run_id = %s order by source_key", run["run_id"]
     )
-    assert [(row["source_key"], row["cents"]) for row in rejects] == [("1", 100_000), ("3", 100_000)]
+    assert [(row["source_key"], row["amount"]) for row in rejects] == [("1", 100_000), ("3", 100_000)]
     book.do("update lending.payments set amount_cents = 100000 where source_reference = 'rotessa:tx:1'")
     again = book.backfill()
     assert (again["metrics"]["items"], counts(again)["postings"], counts(again)["failed"]) == (2, 1, 1)

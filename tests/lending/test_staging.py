@@ -50,11 +50,11 @@ def test_an_impossible_created_at_harms_nobody_and_an_impossible_settlement_date
         transactions=[transaction(1, created_at="2019-02-29T00:00:00Z"), transaction(2, "2019-02-29")],
     )
     assert sorted(staged(book)) == [1]
-    (reject,) = book.rows("select source_key, reason, cents from backfill.reject")
+    (reject,) = book.rows("select source_key, reason, amount from backfill.reject")
     assert reject == {
         "source_key": "2",
         "reason": "settlement_date is not a day written YYYY-MM-DD: '2019-02-29'",
-        "cents": 100_000,
+        "amount": 100_000,
     }
 
 

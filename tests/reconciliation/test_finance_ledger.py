@@ -64,7 +64,7 @@ def staged(settings: Settings) -> list[tuple[object, ...]]:
 
 def rejected(settings: Settings) -> list[tuple[object, ...]]:
     with psycopg.connect(settings.conninfo) as conn:
-        return conn.execute("select line, reason, cents from backfill.reject order by line").fetchall()
+        return conn.execute("select line, reason, amount from backfill.reject order by line").fetchall()
 
 
 def nothing_is_left(settings: Settings) -> bool:

@@ -29,6 +29,7 @@ import typer
 
 import runner
 from runner.errors import RunnerError
+from runner.money import Money
 from runner.promote import Line, Promotion, Waiver
 from runner.reconciliation.reconcile import ClassTotals, FinanceLedgerFile, Reconciliation, junit
 from runner.result import Report
@@ -52,7 +53,7 @@ RAW = re.compile(
 COUNTS = {"inserted": 1, "updated": 0, "deleted": 0, "money": {HOSTILE: 1}}
 OURS: Mapping[str, Mapping[str, Any]] = {
     "Lock": {"mode": "ShareLock"},
-    "Run": {"status": "succeeded", "metrics": {"tables": {HOSTILE: COUNTS}}},
+    "Run": {"status": "succeeded", "metrics": {"tables": {HOSTILE: COUNTS}}, "due": {"rows": 1, "money": {HOSTILE: 1}}},
     "Schedule": {"suggestions": [{"exact": True, "same_customer": True, "mortgage": HOSTILE}]},
     "Reconciliation": {"findings": ({"class": "amount differs", "ledger_id": HOSTILE, "db_number": HOSTILE},)},
     "Backfilled": {"errors": [{"item": HOSTILE, "reason": HOSTILE}]},
@@ -71,7 +72,7 @@ def made(kind: Any) -> Any:
     if origin is list or kind is list:
         return [made(arguments[0] if arguments else str)]
     if origin in (dict, Mapping) or kind is dict:
-        return {HOSTILE: HOSTILE}
+        return {HOSTILE: 7 if kind == Money else HOSTILE}
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         hints = get_type_hints(kind, localns=vars(sys.modules[kind.__module__]))
         given = OURS.get(kind.__name__, {})

@@ -17,6 +17,7 @@ import pytest
 from runner.findings import Finding
 from runner.gates import GateResult
 from runner.log import RunDetail
+from runner.money import amount
 from runner.result import Attempt, BackfillResult, Change, Lock, Report, Reversal, TableChanges, TableTotals, Verdict
 from runner.runs import Run
 from runner.terminal.doctor import draw_findings
