@@ -295,7 +295,6 @@ begin
     perform backfill.grant_to('backfill_auditor', 'execute on function backfill.stamping_triggers()');
     perform backfill.grant_to('backfill_auditor', 'execute on function backfill.runs_since(uuid)');
     perform backfill.grant_to('backfill_operator', 'execute on function backfill.column_parts(uuid), backfill.prove_undo(uuid)');
-    perform backfill.grant_to('backfill_operator', 'execute on function backfill.abandon_run(uuid, text)');
-    perform backfill.grant_to('backfill_operator', 'execute on function backfill.reverse_since(uuid, text)');
+    perform backfill.grant_to('backfill_operator', 'execute on function backfill.abandon_run(uuid, text), backfill.reverse_since(uuid, text)');
 end;
 $do$;

@@ -69,7 +69,7 @@ def draw_findings(report: Report, out: Console, *, changes: bool = True) -> None
     for backfill in attempt.backfills:
         out.print(f"\n[bold]Backfill {escape(backfill.name)}[/] – {escape(backfill.description)}")
         out.print(
-            f"  due {due_line(backfill)}; "
+            f"  due {escape(due_line(backfill))}; "
             f"rejects {backfill.rejects:,}; {backfill.seconds:,.1f} s; digest {escape(backfill.digest[:16])}"
         )
         if backfill.rule_file:

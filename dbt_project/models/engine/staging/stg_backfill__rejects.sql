@@ -4,6 +4,7 @@ select
     source,
     source_key,
     reason,
-    cents,
+    amount,
+    currency,
     concat_ws('|', run_id, backfill, source, source_key, reason) as reject_key
 from {{ source('backfill', 'reject') }}
