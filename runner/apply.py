@@ -18,7 +18,7 @@ from psycopg.rows import dict_row
 
 from runner import as_of as as_of_
 from runner import gates as gates_
-from runner import migrations
+from runner import migrations, sequences
 from runner.database import Connection, connect, locked_transaction, retrying
 from runner.errors import EditedMigrationError, MigrationError, NotRehearsableError
 from runner.migration_files import defining, read
@@ -227,6 +227,7 @@ def _attempt(
             judged += [_due_gate(result) for result in results]
         watch.look()
         totals = _totals(results)
+        moved = watch.moved_sequences()
         attempt = Attempt(
             migrations=tuple(migration.id for migration in done),
             backfills=tuple(results),
@@ -234,7 +235,7 @@ def _attempt(
             gates=tuple(judged),
             locks=watch.locks(),
             triggers=watch.triggers([table.table for result in results for table in result.tables]),
-            sequences=watch.moved_sequences(),
+            sequences=tuple(moved),
             wal_bytes=watch.wal_bytes(),
             misfits=tuple(misfits),
             seconds=time.perf_counter() - watch.started,
@@ -246,10 +247,14 @@ def _attempt(
                     plan.every_row(change)
         undone = expected is None or attempt.stopped or bool(_differences(expected, attempt))
         if undone:
+            taken = sequences.drawn(conn, [result.run_id for result in results], moved)
             proof.roll_back()
         else:
             attempt = replace(attempt, chain=chain_head(conn))
             progress("committing")
+    if undone and taken:
+        back = sequences.put_back(conn, settings, taken, moved)
+        attempt = replace(attempt, sequences=tuple(name for name in moved if name not in back))
     if undone and (
         analyzed := [
             t.table for result in results for t in result.tables if t.inserted + t.updated + t.deleted >= ANALYZED

@@ -78,10 +78,10 @@ class Watch:
         ).fetchone()
         return int(row[0]) if row else 0
 
-    def moved_sequences(self) -> tuple[str, ...]:
-        """Sequences that moved since begin(): a rollback does not put them back."""
+    def moved_sequences(self) -> dict[str, int | None]:
+        """Sequences that moved since begin(), with what they had been at (None: at nothing yet): no rollback does it."""
         now = self._sequences()
-        return tuple(name for name, value in self.sequences.items() if now.get(name) != value)
+        return {name: value for name, value in self.sequences.items() if now.get(name) != value}
 
     def triggers(self, tables: Collection[str]) -> tuple[str, ...]:
         """The application's triggers on these tables (schema-qualified names), which fired."""

@@ -87,7 +87,55 @@ $$;
 comment on function backfill.run_assigned(uuid) is
 'Which columns held keys that the database assigns, for the log of a run: its digest stays the same, also when a default changes later.';
 
+create function backfill.drawn_values(p_runs uuid[])
+returns table (name text, schema text, sequence text, increment bigint, cache bigint, drawn bigint, first bigint, last bigint)
+language plpgsql stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_sequence record;
+begin
+    for v_sequence in
+        -- An identity owns its sequence; a default says which one it draws from.
+        select s.seqincrement, s.seqcache, n.nspname, c.relname,
+            string_agg(format('select unnest(p.a%s)::bigint as drawn from backfill_audit.%I as p where p.run_id = any ($1) and p.operation = ''I''',
+                array_position(t.columns, a.attname::text), t.images_name), ' union all ') as query
+        from pg_sequence as s
+        join pg_class as c on c.oid = s.seqrelid
+        join pg_namespace as n on n.oid = c.relnamespace
+        join (
+            select d.objid as sequence, d.refobjid as relation, d.refobjsubid::integer as attnum from pg_depend as d
+            where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass and d.deptype = 'i'
+            union
+            select d.refobjid, f.adrelid, f.adnum from pg_depend as d join pg_attrdef as f on f.oid = d.objid
+            where d.classid = 'pg_attrdef'::regclass and d.refclassid = 'pg_class'::regclass
+        ) as u on u.sequence = s.seqrelid
+        join backfill.tracked as t on t.active and t.relation = u.relation
+        join pg_attribute as a on a.attrelid = u.relation and a.attnum = u.attnum
+        where t.stored_types[array_position(t.columns, a.attname::text)] in ('smallint', 'integer', 'bigint')
+        group by s.seqrelid, s.seqincrement, s.seqcache, n.nspname, c.relname
+    loop
+        execute format('select count(distinct v.drawn), case when $2 > 0 then min(v.drawn) else max(v.drawn) end, '
+            'case when $2 > 0 then max(v.drawn) else min(v.drawn) end from (%s) as v', v_sequence.query)
+        into drawn, first, last using p_runs, v_sequence.seqincrement;
+        continue when drawn = 0;
+        schema := v_sequence.nspname;
+        sequence := v_sequence.relname;
+        name := format('%I.%I', schema, sequence);
+        increment := v_sequence.seqincrement;
+        cache := v_sequence.seqcache;
+        return next;
+    end loop;
+end;
+$$;
+
+comment on function backfill.drawn_values(uuid[]) is
+'Of each sequence that a tracked table''s identity or default draws from: how many values these runs put into the rows that they inserted, the first
+and the last of them in its direction.';
+
 revoke execute on function
+backfill.drawn_values(uuid[]),
 backfill.assigned_keys(backfill.tracked),
 backfill.held_keys(backfill.backfill_log, backfill.tracked),
 backfill.run_assigned(uuid)
