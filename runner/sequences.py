@@ -48,7 +48,9 @@ def drawn(conn: Connection, runs: Sequence[uuid.UUID], moved: Mapping[str, int |
     return [found for found in (Drawn(*row) for row in rows) if found.name in moved and found.whole]
 
 
-def put_back(conn: Connection, settings: Settings, found: Sequence[Drawn], before: Mapping[str, int | None]) -> set[str]:
+def put_back(
+    conn: Connection, settings: Settings, found: Sequence[Drawn], before: Mapping[str, int | None]
+) -> set[str]:
     """After the rollback: each sequence as it was, where it still stands where the rehearsal left it.
 
     Under a lock that stops nextval(), which only its owner can take; a sequence that is not put back is left as it is.

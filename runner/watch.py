@@ -79,7 +79,7 @@ class Watch:
         return int(row[0]) if row else 0
 
     def moved_sequences(self) -> dict[str, int | None]:
-        """Sequences that moved since begin(), with what they had been at (None: at nothing yet): no rollback does it."""
+        """Sequences that moved since begin(), with what they were at (None: nothing yet): no rollback takes it back."""
         now = self._sequences()
         return {name: value for name, value in self.sequences.items() if now.get(name) != value}
 

@@ -74,7 +74,8 @@ def test_an_amount_is_shown_in_its_currency_with_all_its_decimals(
 
 
 def test_sums_of_money(conn: psycopg.Connection) -> None:
-    one, other = {"EUR": 5, "JPY": 7}, {"EUR": -5, "USD": Decimal("0.5")}
+    one: money.Money = {"EUR": 5, "JPY": 7}
+    other: money.Money = {"EUR": -5, "USD": Decimal("0.5")}
     assert money.add_money(one, other) == {"JPY": 7, "USD": Decimal("0.5")}
     assert money.add_money(None, None) is None
     assert money.add_money({"EUR": 1}, None) == {"EUR": 1}
@@ -220,15 +221,17 @@ def test_what_is_due_is_counted_by_currency(bill: psycopg.Connection, case: str)
     do(
         bill,
         f"create view due as select {columns} from bill where note is null",
-        f"""create view rejected as select 'bill' as source, id::text as source_key, null::bigint as line, 'x' as reason,
-            '{{}}'::jsonb as payload{columns.removeprefix("id")} from bill where false""",
+        f"""create view rejected as
+            select 'bill' as source, id::text as source_key, null::bigint as line, 'x' as reason, '{{}}'::jsonb as payload
+                {columns.removeprefix("id")}
+            from bill where false""",
         """create function fill(jsonb) returns jsonb language sql as
             $$update public.bill set note = 'x' where note is null; select '{}'::jsonb$$""",
         REGISTER,
     )
     assert rows(bill, "select due_rows, due_money from backfill.due('{fill}')") == [(6, expected)]
     assert value(bill, "select metrics -> 'due' from backfill.run('fill')") == {"rows": 6, "money": expected}
-    left = None if expected is None else {}
+    left: money.Money | None = None if expected is None else {}
     assert rows(bill, "select due_rows, due_money from backfill.still_due('fill')") == [(0, left)]
 
 

@@ -7,7 +7,8 @@ create view backfill.deposits_due as
 select
     o.order_no,
     o.paid_on,
-    o.deposit_cents as cents
+    o.deposit_cents as cents,
+    'USD'::text as currency
 from shop.orders as o
 where o.status = 'paid' and o.deposit_cents > 0 and not exists (select 1 from shop.deposits as d where d.order_no = o.order_no);
 
@@ -15,6 +16,7 @@ comment on view backfill.deposits_due is 'Deposits still to write: one row for e
 comment on column backfill.deposits_due.order_no is 'The order.';
 comment on column backfill.deposits_due.paid_on is 'The day on which the deposit was taken.';
 comment on column backfill.deposits_due.cents is 'Its amount in cents.';
+comment on column backfill.deposits_due.currency is 'Its currency.';
 
 create function backfill.deposits(p_parameters jsonb default '{}') returns jsonb
 language plpgsql volatile
@@ -35,7 +37,7 @@ revoke execute on function backfill.deposits(jsonb) from public;
 
 do $do$
 begin
-    perform backfill.track('shop.deposits', '{order_no}', 'amount_cents');
+    perform backfill.track('shop.deposits', '{order_no}', 'amount_cents', 'USD');
     perform backfill.register(
         'deposits', 'shop', 'Deposits of orders that were paid before deposits were kept', 1010,
         'backfill.deposits_due', 'backfill.deposits', '{shop.deposits}'
