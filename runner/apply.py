@@ -254,7 +254,8 @@ def _attempt(
             progress("committing")
     if undone and taken:
         back = sequences.put_back(conn, settings, taken, moved)
-        attempt = replace(attempt, sequences=tuple(name for name in moved if name not in back))
+        names = dict.fromkeys([*moved, *(item.name for item in taken)])
+        attempt = replace(attempt, sequences=tuple(name for name in names if name not in back))
     if undone and (
         analyzed := [
             t.table for result in results for t in result.tables if t.inserted + t.updated + t.deleted >= ANALYZED

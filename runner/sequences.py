@@ -21,6 +21,12 @@ WAIT: Final = "250ms"
 """How long the lock that stops nextval() is waited for: so long, at most, do others wait behind it."""
 
 
+_DRAWN: Final = """
+    select d.*, coalesce(not has_sequence_privilege(to_regclass(d.name), 'usage, select'), true)
+    from backfill.drawn_values(%s) as d
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Drawn:
     """A sequence from which runs took `count` values for rows that they inserted, from `first` to `last`."""
@@ -33,6 +39,8 @@ class Drawn:
     count: int
     first: int
     last: int
+    hidden: bool
+    """Whether this role may not see where it stands: then it is not known that it moved, but by what was drawn."""
 
     @property
     def whole(self) -> bool:
@@ -41,11 +49,11 @@ class Drawn:
 
 
 def drawn(conn: Connection, runs: Sequence[uuid.UUID], moved: Mapping[str, int | None]) -> list[Drawn]:
-    """What the open transaction's runs drew, of the sequences that `moved`, where it can be put back."""
-    if not moved or not runs:
+    """What the open transaction's runs drew, of sequences that `moved` and of those that this role may not see."""
+    if not runs:
         return []
-    rows = conn.execute("select * from backfill.drawn_values(%s)", [list(runs)]).fetchall()
-    return [found for found in (Drawn(*row) for row in rows) if found.name in moved and found.whole]
+    rows = conn.execute(_DRAWN, [list(runs)]).fetchall()
+    return [found for found in (Drawn(*row) for row in rows) if found.name in moved or found.hidden]
 
 
 def put_back(
@@ -58,6 +66,8 @@ def put_back(
     """
     done = set()
     for item in found:
+        if not item.whole or item.hidden:
+            continue
         with suppress(psycopg.Error):
             if _put_back(conn, settings, item, called=before.get(item.name) is not None):
                 done.add(item.name)

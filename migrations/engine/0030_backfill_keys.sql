@@ -143,6 +143,7 @@ from public;
 
 do $do$
 begin
+    perform backfill.grant_to('backfill_operator', 'execute on function backfill.drawn_values(uuid[])');
     perform backfill.hand_over(true);
 end;
 $do$;

@@ -25,7 +25,7 @@ SHOP = (
         select jsonb_build_object('more', {more}) $$""",
     "select backfill.track('shop.\"Invoice\"', '{{number}}')",
     """select backfill.register('past_invoices', 'shop', 'Invoices from before', 1000, 'shop.invoices_due', 'shop.fill',
-        '{{shop."Invoice"}}')""",
+        array['shop."Invoice"'])""",
 )
 DRAW = """insert into shop."Invoice" (number) values ('N' || gen_random_uuid()) returning id"""
 MOVED = 'shop."Invoice_id_seq"'
@@ -68,9 +68,13 @@ def test_a_rehearsal_leaves_no_gap_in_the_numbers(
 
 @pytest.mark.parametrize(
     ("options", "more"),
-    [("(cache 7)", "0"), ("", f"nextval('{MOVED}')"), ("(maxvalue 60 cycle)", f"(select max(nextval('{MOVED}')) from generate_series(1, 20))")],
+    [
+        ("(cache 7)", "0"),
+        ("", f"nextval('{MOVED}')"),
+        ("(maxvalue 60 cycle)", f"(select max(nextval('{MOVED}')) from generate_series(1, 20))"),
+    ],
     ids=["cache took more than was used", "a number went nowhere", "it went round"],
-)  # fmt: skip
+)
 def test_what_is_not_certain_is_named_and_left(database_url: str, tmp_path: Path, options: str, more: str) -> None:
     flags = shop(database_url, tmp_path, options, more)
     before = sql(database_url, f"select last_value, is_called from {MOVED}")

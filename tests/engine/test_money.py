@@ -222,8 +222,8 @@ def test_what_is_due_is_counted_by_currency(bill: psycopg.Connection, case: str)
         bill,
         f"create view due as select {columns} from bill where note is null",
         f"""create view rejected as
-            select 'bill' as source, id::text as source_key, null::bigint as line, 'x' as reason, '{{}}'::jsonb as payload
-                {columns.removeprefix("id")}
+            select 'bill' as source, id::text as source_key, null::bigint as line, 'x' as reason,
+                '{{}}'::jsonb as payload{columns.removeprefix("id")}
             from bill where false""",
         """create function fill(jsonb) returns jsonb language sql as
             $$update public.bill set note = 'x' where note is null; select '{}'::jsonb$$""",
