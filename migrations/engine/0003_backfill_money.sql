@@ -8,7 +8,8 @@ language sql immutable parallel safe
 -- ISO 4217; elsewhere two. CAD/2 is how a ledger names an asset and its digits.
 return case
     when p_currency ~ '/[0-9]$' then right(p_currency, 1)::integer
-    when p_currency in ('BIF', 'CLP', 'DJF', 'GNF', 'ISK', 'JPY', 'KMF', 'KRW', 'PYG', 'RWF', 'UGX', 'UYI', 'VND', 'VUV', 'XAF', 'XOF', 'XPF') then 0
+    when p_currency in ('BIF', 'CLP', 'DJF', 'GNF', 'ISK', 'JPY', 'KMF', 'KRW', 'PYG') then 0
+    when p_currency in ('RWF', 'UGX', 'UYI', 'VND', 'VUV', 'XAF', 'XOF', 'XPF') then 0
     when p_currency in ('BHD', 'IQD', 'JOD', 'KWD', 'LYD', 'OMR', 'TND') then 3
     when p_currency in ('CLF', 'UYW') then 4
     else 2
@@ -19,13 +20,20 @@ comment on function backfill.minor_digits(text) is
 
 create function backfill.minor_factor(p_currency text) returns numeric
 language sql immutable parallel safe
-return case backfill.minor_digits(p_currency) when 2 then 100 when 0 then 1 when 3 then 1000 else ('1e' || backfill.minor_digits(p_currency))::numeric end;
+return case backfill.minor_digits(p_currency)
+    when 2 then 100
+    when 0 then 1
+    when 3 then 1000
+    else ('1e' || backfill.minor_digits(p_currency))::numeric
+end;
 
 comment on function backfill.minor_factor(text) is 'Minor units in one unit of a currency: EUR 100, JPY 1, KWD 1000.';
 
 create function backfill.minor_units(p_amount numeric, p_currency text) returns numeric
 language sql immutable parallel safe
-return case when p_amount not in ('NaN', 'Infinity', '-Infinity') then trim_scale(p_amount * backfill.minor_factor(p_currency)) end;
+return case
+    when p_amount not in ('NaN', 'Infinity', '-Infinity') then trim_scale(p_amount * backfill.minor_factor(p_currency))
+end;
 
 comment on function backfill.minor_units(numeric, text) is
 'An amount in the minor units of its currency, 12.5 EUR as 1250: exact, with decimals where it has more than the currency. Null for what is no amount (NaN).';
@@ -49,7 +57,10 @@ comment on function backfill.minor_sql(text, text, text) is
 
 create function backfill.currency_sql(p_value text, p_constant text) returns text
 language sql immutable parallel safe
-return case when p_value is null then quote_literal(coalesce(p_constant, 'amounts')) else format('backfill.currency_code((%s)::text)', p_value) end;
+return case
+    when p_value is null then quote_literal(coalesce(p_constant, 'amounts'))
+    else format('backfill.currency_code((%s)::text)', p_value)
+end;
 
 comment on function backfill.currency_sql(text, text) is 'SQL expression: the currency of a row, from its column''s value, or the constant where there is none.';
 
@@ -75,7 +86,9 @@ comment on function backfill.sum_of_money(text, text, text, text) is
 'SQL query of one row: how many rows stand after FROM, their money by currency (null without an amount; what is zero is not named), and how many of the amounts have more
 decimals than their currency. Amount: an expression of this stored type; currency: an expression.';
 
-create function backfill.money_images(p_money integer, p_type text, p_currency_place integer, p_currency text) returns text
+create function backfill.money_images(
+    p_money integer, p_type text, p_currency_place integer, p_currency text
+) returns text
 language plpgsql immutable
 security invoker
 set search_path = pg_catalog, pg_temp

@@ -88,7 +88,9 @@ comment on function backfill.run_assigned(uuid) is
 'Which columns held keys that the database assigns, for the log of a run: its digest stays the same, also when a default changes later.';
 
 create function backfill.drawn_values(p_runs uuid[])
-returns table (name text, schema text, sequence text, increment bigint, cache bigint, drawn bigint, first bigint, last bigint)
+returns table (
+    name text, schema text, sequence text, increment bigint, cache bigint, drawn bigint, first bigint, last bigint
+)
 language plpgsql stable
 security definer
 set search_path = pg_catalog, pg_temp
