@@ -6,7 +6,7 @@ Amounts are in the minor unit of their currency: {"EUR": 123450} is 1,234.50 EUR
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from functools import partial
 from typing import Final, TypeAlias
@@ -96,7 +96,7 @@ def money_columns(*amounts: Money | None) -> tuple[list[str], ...]:
     return tuple(money_lines(money, currencies) for money in amounts)
 
 
-def add_money(*amounts: Money | None) -> Money | None:
+def add_money(*amounts: Mapping[str, Amount] | None) -> Money | None:
     """Their sum, each currency by itself; None where none of them is money."""
     there = [money for money in amounts if money is not None]
     if not there:

@@ -105,7 +105,7 @@ comment on function staging.finance_ledger_pairs(text, boolean) is
 Where few lines have no id that is left to staging.match_numbers(), which gives the same and costs less.';
 
 create function staging.compare_finance_ledger(p_file text, p_tolerance bigint default 0)
-returns table (class text, ledger_rows bigint, ledger_cents numeric, db_rows bigint, db_cents numeric)
+returns table (class text, ledger_rows bigint, ledger_money jsonb, db_rows bigint, db_money jsonb)
 language plpgsql volatile
 security definer
 set search_path = pg_catalog, pg_temp
@@ -113,10 +113,10 @@ set jit = off
 as $$
 declare
     v_ledger_rows bigint;
-    v_ledger_cents numeric;
+    v_ledger_money jsonb;
     v_by_number boolean;
     v_db_rows bigint;
-    v_db_cents numeric;
+    v_db_money jsonb;
 begin
     if p_tolerance < 0 then
         raise exception 'the tolerance is % cents: it cannot be below zero', p_tolerance using errcode = 'BF032';
@@ -138,9 +138,16 @@ begin
             hint = 'Is this the right database?';
     end if;
     perform backfill.require_sealed_rows('staging.finance_ledger_line', p_file);
-    select count(*), sum(l.amount_cents), count(l.invoice_id) < 0.9 * count(*) into v_ledger_rows, v_ledger_cents, v_by_number
-    from staging.finance_ledger_line as l where l.file_sha256 = p_file;
-    select count(*), sum(i.cents) into v_db_rows, v_db_cents from billing.finance_invoices as i;
+    select sum(x.lines), sum(x.by_id) < 0.9 * sum(x.lines), jsonb_object_agg(x.currency, x.cents) into v_ledger_rows, v_by_number, v_ledger_money
+    from (
+        select l.currency, count(*) as lines, count(l.invoice_id) as by_id, sum(l.amount_cents) as cents
+        from staging.finance_ledger_line as l where l.file_sha256 = p_file group by l.currency
+    ) as x;
+    select sum(x.invoices), jsonb_object_agg(x.currency, x.cents) into v_db_rows, v_db_money
+    from (
+        select backfill.currency_code(i.currency) as currency, count(*) as invoices, sum(i.cents) as cents
+        from billing.finance_invoices as i group by 1
+    ) as x;
 
     perform staging.match_lines(p_file, p_tolerance, v_by_number);
     -- An invoice that was met twice shows: more lines are left to be identical than invoices are.
@@ -156,30 +163,45 @@ begin
     end if;
 
     return query
-    with found as (
-        select c.class, count(c.line) as lines, coalesce(sum(c.ledger_cents), 0) as line_cents,
-            count(c.invoice_id) as invoices, coalesce(sum(c.db_cents), 0) as invoice_cents
-        from pg_temp.finance_ledger_comparison as c
-        group by c.class
-    ), rest as (  -- what is no finding, counted on each side by itself
-        select 'identical' as class, v_ledger_rows - coalesce(sum(f.lines), 0) as lines,
-            v_ledger_cents - coalesce(sum(f.line_cents), 0) as line_cents,
-            v_db_rows - coalesce(sum(f.invoices), 0) as invoices, v_db_cents - coalesce(sum(f.invoice_cents), 0) as invoice_cents
-        from found as f
+    with side as (
+        select c.class, c.ledger_currency as currency, count(*) as lines, sum(c.ledger_cents) as line_cents, 0 as invoices, 0 as invoice_cents
+        from pg_temp.finance_ledger_comparison as c where c.line is not null group by 1, 2
+        union all
+        select c.class, backfill.currency_code(c.db_currency), 0, 0, count(*), sum(c.db_cents)
+        from pg_temp.finance_ledger_comparison as c where c.invoice_id is not null group by 1, 2
+        -- What is no finding, counted on each side by itself.
+        union all
+        select 'identical', t.key, 0, t.value::numeric, 0, 0 from jsonb_each_text(v_ledger_money) as t
+        union all
+        select 'identical', t.key, 0, 0, 0, t.value::numeric from jsonb_each_text(v_db_money) as t
+    ), sums as (
+        select x.class, x.currency, sum(x.lines) as lines, sum(x.line_cents) as line_cents, sum(x.invoices) as invoices,
+            sum(x.invoice_cents) as invoice_cents
+        from (
+            select s.* from side as s
+            union all
+            select 'identical', s.currency, -s.lines, -s.line_cents, -s.invoices, -s.invoice_cents from side as s where s.class <> 'identical'
+            union all
+            select 'identical', 'amounts', v_ledger_rows, 0, v_db_rows, 0
+        ) as x
+        group by x.class, x.currency
+    ), found as (
+        select s.class, sum(s.lines) as lines, jsonb_object_agg(s.currency, s.line_cents) filter (where s.line_cents <> 0) as line_money,
+            sum(s.invoices) as invoices, jsonb_object_agg(s.currency, s.invoice_cents) filter (where s.invoice_cents <> 0) as invoice_money
+        from sums as s group by s.class
     )
-    select k.class, coalesce(f.lines, 0)::bigint, coalesce(f.line_cents, 0), coalesce(f.invoices, 0)::bigint,
-        coalesce(f.invoice_cents, 0)
+    select k.class, coalesce(f.lines, 0)::bigint, coalesce(f.line_money, '{}'), coalesce(f.invoices, 0)::bigint, coalesce(f.invoice_money, '{}')
     from (values ('identical', 1), ('amount differs', 2), ('date differs', 3), ('status differs', 4),
         ('currency differs', 5), ('missing in the database', 6), ('missing in the ledger', 7), ('duplicate key', 8),
         ('matched by number only', 9)) as k (class, place)
-    left join (select * from found union all select * from rest) as f on f.class = k.class
+    left join found as f on f.class = k.class
     order by k.place;
 end;
 $$;
 
 comment on function staging.compare_finance_ledger(text, bigint) is
 'Fills pg_temp.finance_ledger_comparison with one row for each line, invoice or pair of both that is not identical, and returns rows and
-cents by class; those of the class identical are the totals less the findings, on each side by itself. Tolerance
+money by currency, by class; those of the class identical are the totals less the findings, on each side by itself. Tolerance
 in cents. Refuses (BF031) an empty ledger and an empty database: nothing passes on nothing.';
 
 create function staging.comparison_rows(p_limit bigint default null) returns setof jsonb

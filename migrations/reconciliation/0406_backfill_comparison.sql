@@ -19,7 +19,7 @@ comment on column backfill.comparison.actor is 'By which role.';
 comment on column backfill.comparison.file_sha256 is 'The ledger''s file, see staging.file.';
 comment on column backfill.comparison.file_name is 'Its name.';
 comment on column backfill.comparison.tolerance_cents is 'Up to how many cents of difference counted as equal.';
-comment on column backfill.comparison.classes is 'Rows and cents of both sides by class.';
+comment on column backfill.comparison.classes is 'Rows and money by currency of both sides, by class.';
 
 create table backfill.comparison_finding (
     comparison_id uuid not null references backfill.comparison (comparison_id),

@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 from runner.database import Connection, connect, retrying, transaction
 from runner.errors import SqlError
 from runner.load import LandedFile
-from runner.money import amount
+from runner.money import Money, money_text
 from runner.reconciliation.finance_ledger import import_finance_ledger
 from runner.settings import Settings
 from runner.text import cleaned, plain
@@ -36,13 +36,13 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class ClassTotals:
-    """Rows and cents of one class on both sides."""
+    """Rows and money of one class on both sides."""
 
     name: str
     ledger_rows: int
-    ledger_cents: int
+    ledger_money: Money
     db_rows: int
-    db_cents: int
+    db_money: Money
 
     @property
     def is_finding(self) -> bool:
@@ -143,7 +143,7 @@ def _compare(
     conn: Connection, found: Reconciliation, file: LandedFile, imported: bool, tolerance: int, sample: int
 ) -> Reconciliation:
     rows = conn.execute("select * from staging.compare_finance_ledger(%s, %s)", [file.sha256, tolerance]).fetchall()
-    classes = tuple(ClassTotals(name, *map(int, counts)) for name, *counts in rows)
+    classes = tuple(ClassTotals(*row) for row in rows)
     rejects = conn.execute(
         "select count(*) from backfill.reject as r join staging.file as f on f.run_id = r.run_id"
         " where f.loader = 'finance_ledger' and f.sha256 = %s and r.backfill = 'load finance_ledger'",
@@ -179,8 +179,8 @@ def junit(found: Reconciliation) -> bytes:
         cases.append(("every line of the ledger can be read", f"{count:,} lines rejected" if count else None))
     for item in found.classes:
         text = (
-            f"{item.ledger_rows:,} lines of {amount(item.ledger_cents)}, {item.db_rows:,} invoices of "
-            f"{amount(item.db_cents)}"
+            f"{item.ledger_rows:,} lines of {money_text(item.ledger_money)}, {item.db_rows:,} invoices of "
+            f"{money_text(item.db_money)}"
         )
         cases.append((item.name, text if item.is_finding else None))
     failures = sum(text is not None for _, text in cases)

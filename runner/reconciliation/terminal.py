@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from runner.errors import UsageError
-from runner.money import NO_CURRENCY, amount
+from runner.money import NO_CURRENCY, add_money, amount, money_lines
 from runner.terminal.output import escape, styled, table
 from runner.terminal.verb import AllowRejects, Answer, Call, verb
 
@@ -62,15 +62,15 @@ def draw_reconciliation(found: Reconciliation, out: Console) -> None:
     state = "imported" if found.ledger.imported_now else "imported before"
     out.print(f"\n[bold]{escape(found.ledger.name)}[/] ({state}, {found.ledger.rejects:,} lines rejected)")
     rows = [
-        (_class(c), f"{c.ledger_rows:,}", amount(c.ledger_cents), f"{c.db_rows:,}", amount(c.db_cents))
+        (_class(c), f"{c.ledger_rows:,}", money_lines(c.ledger_money), f"{c.db_rows:,}", money_lines(c.db_money))
         for c in found.classes
     ]
     total = (
         "total",
         f"{sum(c.ledger_rows for c in found.classes):,}",
-        amount(sum(c.ledger_cents for c in found.classes)),
+        money_lines(add_money(*(c.ledger_money for c in found.classes))),
         f"{sum(c.db_rows for c in found.classes):,}",
-        amount(sum(c.db_cents for c in found.classes)),
+        money_lines(add_money(*(c.db_money for c in found.classes))),
     )
     out.print(table("class", ">lines", ">ledger", ">invoices", ">database", rows=[*rows, total]))
     if found.findings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import time
@@ -132,9 +133,9 @@ def test_bank_numbers_are_nowhere(database_url: str, rotessa: Rotessa, toml: Tom
     rotessa.transactions[1]["amount"] = "12.345"
     rotessa.schedules[11]["amount"] = "none"
     options = toml(rotessa.base)
-    # Any four digits are in some file's hash.
-    rows = ("--inserts", "--exclude-table-data=public._yoyo*", "--exclude-table-data=backfill.migration_checksum")
-    seen = [run(database_url, *FROM, *options, "--json", code=3).text, dump(database_url, *rows)]
+    seen = [run(database_url, *FROM, *options, "--json", code=3).text]
+    # Any four digits are in some hash.
+    seen.append(re.sub(r"\b[0-9a-f]{32,}\b", "", dump(database_url, "--inserts", "--exclude-table-data=public._yoyo*")))
     assert "12.345" in seen[0]
     said = {"errors": [{"error_code": "invalid", "error_message": f"account {SECRETS[0]}, key {KEY}"}]}
     rotessa.faults.append(Fault("/v1/transaction_report", 422, body=said, times=2))

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from runner import gates
 from runner.errors import translate
+from runner.money import NO_CURRENCY, Money, add_money
 from runner.settings import Settings
 from runner.systems import SYSTEMS
 
@@ -81,13 +82,18 @@ def write_invoices(conn: psycopg.Connection, invoices: Iterable[Entry]) -> None:
     )  # fmt: skip
 
 
-def compare(conn: psycopg.Connection, tolerance: int = 0, sha: str = SHA) -> dict[str, tuple[int, int, int, int]]:
-    """Compare in a read-only subtransaction: class to (lines, their cents, invoices, their cents)."""
+def money_of(entries: Iterable[Entry]) -> Money:
+    """What they are worth, by currency."""
+    return add_money({}, *({entry.currency or NO_CURRENCY: entry.cents} for entry in entries)) or {}
+
+
+def compare(conn: psycopg.Connection, tolerance: int = 0, sha: str = SHA) -> dict[str, tuple[int, Money, int, Money]]:
+    """Compare in a read-only subtransaction: class to (lines, their money, invoices, their money)."""
     conn.execute("select staging.begin_comparison()")
     with conn.transaction():
         conn.execute("set transaction read only")
         found = conn.execute("select * from staging.compare_finance_ledger(%s, %s)", [sha, tolerance]).fetchall()
-    return {row[0]: (int(row[1]), int(row[2]), int(row[3]), int(row[4])) for row in found}
+    return {row[0]: row[1:] for row in found}
 
 
 def rule(lines: list[Entry], invoices: list[Entry], tolerance: int) -> tuple[dict[int, str], dict[int, str]]:
@@ -206,9 +212,9 @@ def test_for_any_two_sides_the_classes_partition_both_and_follow_the_rule(
     assert Counter(exact) == Counter(by_dbt)
     assert tuple(totals) == CLASSES
     assert sum(t[0] for t in totals.values()) == len(lines)
-    assert sum(t[1] for t in totals.values()) == sum(e.cents for e in lines)
+    assert add_money(*(t[1] for t in totals.values())) == money_of(lines)
     assert sum(t[2] for t in totals.values()) == len(invoices)
-    assert sum(t[3] for t in totals.values()) == sum(e.cents for e in invoices)
+    assert add_money(*(t[3] for t in totals.values())) == money_of(invoices)
     # No line and no invoice is in two rows.
     assert max(Counter(r[1] for r in rows if r[1] is not None).values(), default=1) == 1
     assert max(Counter(r[2] for r in rows if r[2] is not None).values(), default=1) == 1
@@ -222,17 +228,27 @@ def test_for_any_two_sides_the_classes_partition_both_and_follow_the_rule(
     for name in CLASSES:
         assert totals[name] == (
             sum(c == name for c in of_line.values()),
-            sum(lines[p].cents for p, c in of_line.items() if c == name),
+            money_of(lines[p] for p, c in of_line.items() if c == name),
             sum(c == name for c in of_invoice.values()),
-            sum(invoices[p].cents for p, c in of_invoice.items() if c == name),
+            money_of(invoices[p] for p, c in of_invoice.items() if c == name),
         ), name
 
 
 def test_the_tolerance_is_in_cents_and_counts_as_equal(conn: psycopg.Connection) -> None:
     put(conn, [Entry(0, "A", 1005), Entry(1, "B", 994)], [Entry(0, "A", 1000), Entry(1, "B", 1000)])
-    assert compare(conn, 5)["identical"] == (1, 1005, 1, 1000)
-    assert compare(conn, 5)["amount differs"] == (1, 994, 1, 1000)
-    assert compare(conn, 6)["identical"] == (2, 1999, 2, 2000)
+    assert compare(conn, 5)["identical"] == (1, {"USD": 1005}, 1, {"USD": 1000})
+    assert compare(conn, 5)["amount differs"] == (1, {"USD": 994}, 1, {"USD": 1000})
+    assert compare(conn, 6)["identical"] == (2, {"USD": 1999}, 2, {"USD": 2000})
+
+
+def test_currencies_are_never_added(conn: psycopg.Connection) -> None:
+    one = [Entry(0, "A", 100, currency="EUR"), Entry(1, "B", 100), Entry(2, "C", 7)]
+    other = [Entry(0, "A", 90, currency="EUR"), Entry(1, "B", 90), Entry(2, "C", 7, currency=None)]
+    put(conn, one, other)
+    assert {name: totals for name, totals in compare(conn).items() if totals[0]} == {
+        "amount differs": (2, {"EUR": 100, "USD": 100}, 2, {"EUR": 90, "USD": 90}),
+        "currency differs": (1, {"USD": 7}, 1, {"amounts": 7}),
+    }
 
 
 def test_nothing_passes_on_an_empty_ledger_or_an_empty_database(conn: psycopg.Connection) -> None:

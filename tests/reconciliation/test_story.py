@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -13,10 +14,25 @@ from xml.etree import ElementTree
 import psycopg
 import pytest
 
+from runner.money import Money, add_money
 from tests.place import ROOT
-from tests.reconciliation.sample_ledger import FOLDER, IDENTICAL, PLANTED, billing_sql, both_sides, ledger_csv
+from tests.reconciliation.sample_ledger import (
+    FOLDER,
+    IDENTICAL,
+    PLANTED,
+    Invoice,
+    billing_sql,
+    both_sides,
+    ledger_csv,
+)
 
 LEDGER = FOLDER / "ledger.csv"
+
+
+def money_of(rows: Iterable[Invoice]) -> Money:
+    """What lines, or invoices, are worth, by currency."""
+    worth: list[Money] = [{row.currency: row.cents} for row in rows]
+    return add_money({}, *worth) or {}
 
 
 def cli(url: str, *words: str, code: int = 0) -> str:
@@ -52,20 +68,20 @@ def test_each_planted_defect_is_found_and_none_invented(sample_url: str) -> None
     expected = {
         name: (
             sum(line.plant == name for line in lines),
-            sum(line.cents for line in lines if line.plant == name),
+            money_of(line for line in lines if line.plant == name),
             sum(invoice.plant == name for invoice in invoices),
-            sum(invoice.cents for invoice in invoices if invoice.plant == name),
+            money_of(invoice for invoice in invoices if invoice.plant == name),
         )
         for name in ("identical", *PLANTED)
     }
     classes = {
-        item["name"]: (item["ledger_rows"], item["ledger_cents"], item["db_rows"], item["db_cents"])
+        item["name"]: (item["ledger_rows"], item["ledger_money"], item["db_rows"], item["db_money"])
         for item in found["classes"]
     }
     assert classes == expected
     assert classes["identical"][0] == IDENTICAL + PLANTED["duplicate key"]
-    assert sum(c[1] for c in classes.values()) == sum(line.cents for line in lines)
-    assert sum(c[3] for c in classes.values()) == sum(invoice.cents for invoice in invoices)
+    assert add_money(*(c[1] for c in classes.values())) == money_of(lines)
+    assert add_money(*(c[3] for c in classes.values())) == money_of(invoices)
     # By name: the very rows that were planted.
     plants = {(i.number, i.plant) for i in [*lines, *invoices] if i.plant != "identical"}
     assert {(f.get("ledger_number") or f["db_number"], f["class"]) for f in found["findings"]} == plants

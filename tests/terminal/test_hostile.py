@@ -144,7 +144,7 @@ def test_the_page_and_junit_hold_no_letter_that_acts() -> None:
     assert "<b>&" not in page
     found = Reconciliation(
         "differences", HOSTILE, True, (), (), FinanceLedgerFile(HOSTILE, "ab", True, 1), 0,
-        (ClassTotals(HOSTILE, 1, 1, 1, 1),), ({"class": cleaned(HOSTILE), "ledger_id": HOSTILE},),
+        (ClassTotals(HOSTILE, 1, {HOSTILE: 1}, 1, {}),), ({"class": cleaned(HOSTILE), "ledger_id": HOSTILE},),
     )  # fmt: skip
     text = junit(found)
     assert RAW.findall(text.decode()) == []

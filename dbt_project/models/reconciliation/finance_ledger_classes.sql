@@ -1,8 +1,27 @@
+with sides as (
+    select
+        class,
+        'ledger' as side,
+        ledger_currency as currency,
+        ledger_cents as cents
+    from {{ ref('finance_ledger_comparison') }}
+    where line is not null
+    union all
+    select
+        class,
+        'database' as side,
+        db_currency as currency,
+        db_cents as cents
+    from {{ ref('finance_ledger_comparison') }}
+    where invoice_id is not null
+)
+
 select
     class,
-    count(line) as ledger_rows,
-    coalesce(sum(ledger_cents), 0) as ledger_cents,
-    count(invoice_id) as db_rows,
-    coalesce(sum(db_cents), 0) as db_cents
-from {{ ref('finance_ledger_comparison') }}
-group by class
+    side,
+    currency,
+    count(*) as side_rows,
+    sum(cents) as cents,
+    concat_ws('|', class, side, currency) as class_key
+from sides
+group by class, side, currency

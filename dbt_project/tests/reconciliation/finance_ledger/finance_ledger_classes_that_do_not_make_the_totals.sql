@@ -1,37 +1,42 @@
-with sides as (
+with sums as (
     select
-        'ledger' as side,
-        coalesce(sum(ledger_rows), 0) as class_rows,
-        coalesce(sum(ledger_cents), 0) as class_cents
+        side,
+        currency,
+        sum(side_rows) as class_rows,
+        sum(cents) as class_cents,
+        0 as total_rows,
+        0 as total_cents
     from {{ ref('finance_ledger_classes') }}
+    group by side, currency
     union all
     select
-        'database' as side,
-        coalesce(sum(db_rows), 0) as class_rows,
-        coalesce(sum(db_cents), 0) as class_cents
-    from {{ ref('finance_ledger_classes') }}
-),
-
-totals as (
-    select
         'ledger' as side,
+        currency,
+        0 as class_rows,
+        0 as class_cents,
         count(*) as total_rows,
-        coalesce(sum(amount_cents), 0) as total_cents
+        sum(amount_cents) as total_cents
     from {{ ref('stg_landed__finance_ledger_lines') }}
+    group by currency
     union all
     select
         'database' as side,
+        currency,
+        0 as class_rows,
+        0 as class_cents,
         count(*) as total_rows,
-        coalesce(sum(cents), 0) as total_cents
+        sum(cents) as total_cents
     from {{ ref('stg_billing__finance_invoices') }}
+    group by currency
 )
 
 select
-    totals.side,
-    sides.class_rows,
-    totals.total_rows,
-    sides.class_cents,
-    totals.total_cents
-from totals
-inner join sides on totals.side = sides.side
-where sides.class_rows <> totals.total_rows or sides.class_cents <> totals.total_cents
+    side,
+    currency,
+    sum(class_rows) as class_rows,
+    sum(total_rows) as total_rows,
+    sum(class_cents) as class_cents,
+    sum(total_cents) as total_cents
+from sums
+group by side, currency
+having sum(class_rows) <> sum(total_rows) or sum(class_cents) <> sum(total_cents)
