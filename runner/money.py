@@ -6,7 +6,7 @@ Amounts are in the minor unit of their currency: {"EUR": 123450} is 1,234.50 EUR
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from decimal import Decimal
 from functools import partial
 from typing import Final, TypeAlias
@@ -77,23 +77,17 @@ def _grouped(minor: Amount, digits: int) -> str:
     return f"{'-' if sign and minor else ''}{int(whole):,}{'.' if rest else ''}{rest}"
 
 
-def money_lines(money: Money | None, currencies: Iterable[str] = ()) -> list[str]:
-    """A line a currency, with its name: of those that are in it, and of these. `0.00` where it is nothing at all."""
+def money_lines(money: Money | None) -> list[str]:
+    """A line a currency, with its name; `0.00` where it is nothing at all."""
     if money is None:
         return []
-    names = sorted({*money, *currencies}) or [NO_CURRENCY]
+    names = sorted(money) or [NO_CURRENCY]
     return [amount(money.get(name, 0), name) + ("" if name == NO_CURRENCY else f" {name}") for name in names]
 
 
 def money_text(money: Money | None) -> str:
     """All of it on one line: `1,234.50 EUR, 900 JPY`; nothing where it is no money."""
     return ", ".join(money_lines(money))
-
-
-def money_columns(*amounts: Money | None) -> tuple[list[str], ...]:
-    """Several sums of the same money side by side: each has a line for every currency that is in any."""
-    currencies = {name for money in amounts if money for name in money}
-    return tuple(money_lines(money, currencies) for money in amounts)
 
 
 def add_money(*amounts: Mapping[str, Amount] | None) -> Money | None:

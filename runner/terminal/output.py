@@ -89,7 +89,8 @@ def table(*columns: str, rows: Iterable[Iterable[Any]]) -> Table:
     class Cell(Text):
         def wrap(self, console: Console, width: int, *given: Any, **options: Any) -> Lines:
             # rich would break a name that is too long anywhere.
-            return Text(broken(self.plain, width)).wrap(console, width, *given, **options)
+            lines = "\n".join(broken(line, width) for line in self.plain.split("\n"))
+            return Text(lines).wrap(console, width, *given, **options)
 
     drawn = Table(box=None, pad_edge=False, show_edge=False)
     for name in columns:

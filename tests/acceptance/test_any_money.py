@@ -80,6 +80,7 @@ def test_totals_in_three_currencies_are_corrected_and_undone_to_the_digit(databa
     yen = f"{change['JPY']:,}"
     for text in (done.out, page.read_text()):
         assert "500 updated" in text
+        assert f"{Decimal(was['EUR']) / 100:,.2f}" in text, "before, in a cell of three lines"
         assert yen in text
         assert f"{yen}.00" not in text, "a yen has no hundredths"
         for currency in ("EUR", "USD"):
