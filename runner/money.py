@@ -15,7 +15,7 @@ Amount: TypeAlias = int | Decimal
 """Minor units. A Decimal where somebody kept more decimals than the currency has."""
 
 Money: TypeAlias = dict[str, Amount]
-"""Amounts by currency, as backfill.add_money() has them."""
+"""Amounts by currency, as backfill.add_money() has them. What is void is apart: `EUR void`."""
 
 NO_CURRENCY: Final = "amounts"
 """The key of amounts whose currency is not known, as backfill.currency_code() names it. Two decimals."""
@@ -54,9 +54,15 @@ load_json: Final = partial(json.loads, parse_float=Decimal)
 
 def minor_digits(currency: str) -> int:
     """Decimals of a currency's minor unit: JPY 0, KWD 3; of an asset USD/4 those it names; elsewhere 2."""
-    if currency[-2:-1] == "/" and currency[-1] in "0123456789":
-        return int(currency[-1])
-    return _DIGITS.get(currency, 2)
+    code = currency.partition(" ")[0]
+    if code[-2:-1] == "/" and code[-1] in "0123456789":
+        return int(code[-1])
+    return _DIGITS.get(code, 2)
+
+
+def label(currency: str) -> str:
+    """What stands beside an amount: its currency, and whether it is void; nothing where neither is known."""
+    return currency.removeprefix(NO_CURRENCY).strip() if currency in (NO_CURRENCY, f"{NO_CURRENCY} void") else currency
 
 
 def amount(minor: Amount | None, currency: str = NO_CURRENCY) -> str:
@@ -82,7 +88,7 @@ def money_lines(money: Money | None) -> list[str]:
     if money is None:
         return []
     names = sorted(money) or [NO_CURRENCY]
-    return [amount(money.get(name, 0), name) + ("" if name == NO_CURRENCY else f" {name}") for name in names]
+    return [f"{amount(money.get(name, 0), name)} {label(name)}".rstrip() for name in names]
 
 
 def money_text(money: Money | None) -> str:

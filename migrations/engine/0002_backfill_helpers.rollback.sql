@@ -7,6 +7,7 @@ drop function backfill.require_own_temp(text[]);
 drop function backfill.create_unique_index(text, text, text[], text, text, text, text, boolean);
 drop function backfill.require_columns(text, jsonb, boolean);
 drop function backfill.needs_settings(text);
+drop function backfill.is_wordless(oid);
 drop function backfill.has_own_cast(oid);
 drop function backfill.is_period(text);
 drop function backfill.business_id(text[]);

@@ -45,6 +45,17 @@ $$;
 comment on function backfill.has_own_cast(oid) is
 'Has a type, or what a domain is made of, a cast WITH FUNCTION to or from text that somebody made? It would falsify images.';
 
+create function backfill.is_wordless(p_type oid) returns boolean
+language sql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+    -- A domain has the category of what it is made of.
+    select t.typcategory not in ('S', 'E') from pg_type as t where t.oid = p_type;
+$$;
+
+comment on function backfill.is_wordless(oid) is 'Is a type neither text of any kind nor an enum, so that it cannot name a currency?';
+
 create function backfill.needs_settings(p_type text) returns boolean
 language sql stable
 security invoker

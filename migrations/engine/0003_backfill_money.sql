@@ -5,13 +5,13 @@
 
 create function backfill.minor_digits(p_currency text) returns integer
 language sql immutable parallel safe
--- ISO 4217; elsewhere two. CAD/2 is how a ledger names an asset and its digits.
+-- ISO 4217; elsewhere two. CAD/2 is how a ledger names an asset and its digits; EUR void are void rows of EUR.
 return case
-    when p_currency ~ '/[0-9]$' then right(p_currency, 1)::integer
-    when p_currency in ('BIF', 'CLP', 'DJF', 'GNF', 'ISK', 'JPY', 'KMF', 'KRW', 'PYG') then 0
-    when p_currency in ('RWF', 'UGX', 'UYI', 'VND', 'VUV', 'XAF', 'XOF', 'XPF') then 0
-    when p_currency in ('BHD', 'IQD', 'JOD', 'KWD', 'LYD', 'OMR', 'TND') then 3
-    when p_currency in ('CLF', 'UYW') then 4
+    when p_currency ~ '/[0-9]( void)?$' then substring(p_currency from '/([0-9])')::integer
+    when split_part(p_currency, ' ', 1) in ('BIF', 'CLP', 'DJF', 'GNF', 'ISK', 'JPY', 'KMF', 'KRW', 'PYG') then 0
+    when split_part(p_currency, ' ', 1) in ('RWF', 'UGX', 'UYI', 'VND', 'VUV', 'XAF', 'XOF', 'XPF') then 0
+    when split_part(p_currency, ' ', 1) in ('BHD', 'IQD', 'JOD', 'KWD', 'LYD', 'OMR', 'TND') then 3
+    when split_part(p_currency, ' ', 1) in ('CLF', 'UYW') then 4
     else 2
 end;
 
@@ -20,12 +20,7 @@ comment on function backfill.minor_digits(text) is
 
 create function backfill.minor_factor(p_currency text) returns numeric
 language sql immutable parallel safe
-return case backfill.minor_digits(p_currency)
-    when 2 then 100
-    when 0 then 1
-    when 3 then 1000
-    else ('1e' || backfill.minor_digits(p_currency))::numeric
-end;
+return case backfill.minor_digits(p_currency) when 2 then 100 else ('1e' || backfill.minor_digits(p_currency))::numeric end;
 
 comment on function backfill.minor_factor(text) is 'Minor units in one unit of a currency: EUR 100, JPY 1, KWD 1000.';
 
@@ -55,14 +50,25 @@ end;
 comment on function backfill.minor_sql(text, text, text) is
 'SQL expression: a value of the money column in minor units. Type as stored: numeric holds units, integers hold minor units. Currency: an expression.';
 
-create function backfill.currency_sql(p_value text, p_constant text) returns text
+create function backfill.currency_sql(
+    p_value text, p_constant text, p_void text default null, p_values text[] default null
+) returns text
 language sql immutable parallel safe
-return case
-    when p_value is null then quote_literal(coalesce(p_constant, 'amounts'))
-    else format('backfill.currency_code((%s)::text)', p_value)
-end;
+return format(
+    case
+        when p_void is null then '%1$s'
+        else '(%1$s || case when (%2$s)::text = any (%3$L::text[]) then '' void'' else '''' end)'
+    end,
+    case
+        when p_value is null then quote_literal(coalesce(p_constant, 'amounts'))
+        else format('backfill.currency_code((%s)::text)', p_value)
+    end,
+    p_void, p_values
+);
 
-comment on function backfill.currency_sql(text, text) is 'SQL expression: the currency of a row, from its column''s value, or the constant where there is none.';
+comment on function backfill.currency_sql(text, text, text, text[]) is
+'SQL expression: the key of a row''s money: its currency, from its column''s value, or the constant where there is none; "EUR void" where the value
+of another column is one of those that mean void.';
 
 create function backfill.sum_of_money(p_from text, p_amount text, p_type text, p_currency text) returns text
 language sql immutable
@@ -87,7 +93,7 @@ comment on function backfill.sum_of_money(text, text, text, text) is
 decimals than their currency. Amount: an expression of this stored type; currency: an expression.';
 
 create function backfill.money_images(
-    p_money integer, p_type text, p_currency_place integer, p_currency text
+    p_money integer, p_type text, p_currency_place integer, p_currency text, p_void_place integer, p_void text[]
 ) returns text
 language plpgsql immutable
 security invoker
@@ -111,18 +117,20 @@ begin
             (2, 'p.operation <> ''D''', 'u.a%')
         ) as s (n, there, image)
         cross join lateral (
-            select backfill.currency_sql(replace(s.image, '%', p_currency_place::text), p_currency) as currency) as c
+            select backfill.currency_sql(replace(s.image, '%', p_currency_place::text), p_currency,
+                replace(s.image, '%', p_void_place::text), p_void) as currency) as c
     ) as x;
     return v_amount;
 end;
 $$;
 
-comment on function backfill.money_images(integer, text, integer, text) is
+comment on function backfill.money_images(integer, text, integer, text, integer, text[]) is
 'SQL expressions over a pack p and its row u: amount before and after, currency before and after. Which places hold the money, of this stored
-type, and its currency; or the currency of all.';
+type, its currency and what says void; or the currency of all.';
 
 create function backfill.changed_money(
-    p_images text, p_money integer, p_type text, p_currency_place integer, p_currency text
+    p_images text, p_money integer, p_type text, p_currency_place integer, p_currency text, p_void_place integer,
+    p_void text[]
 ) returns text
 language plpgsql immutable
 security invoker
@@ -135,23 +143,25 @@ begin
         return 'select null::jsonb, 0::bigint';
     end if;
     -- Where a whole pack left a column alone, b is null and it was as it is after; where it left both alone, nothing is to be said.
-    select string_agg(format('select %s as currency, %s %s as amount, %s as finer from (select unnest(%s) as m%s) as u where p.operation <> %L',
+    select string_agg(format('select %s as currency, %s %s as amount, %s as finer from (select unnest(%s) as m%s%s) as u where p.operation <> %L',
             c.currency, s.sign, c.minor,
             case when s.sign = '' and p_type = 'numeric'
                 then format('u.m is not null and (%1$s = trunc(%1$s)) is not true', c.minor) else 'false' end,
-            replace(s.image, '%', p_money::text), ', unnest(' || replace(s.image, '%', p_currency_place::text) || ') as c', s.without), ' union all ')
+            replace(s.image, '%', p_money::text), ', unnest(' || replace(s.image, '%', p_currency_place::text) || ') as c',
+            ', unnest(' || replace(s.image, '%', p_void_place::text) || ') as v', s.without), ' union all ')
     into v_sides
     from (values ('', 'p.a%', 'D'), ('-', 'coalesce(p.b%, case p.operation when ''U'' then p.a% end)', 'I')) as s (sign, image, without)
     cross join lateral (select x.currency, backfill.minor_sql('u.m', p_type, x.currency) as minor
-        from (select backfill.currency_sql(case when p_currency_place is not null then 'u.c' end, p_currency) as currency) as x) as c;
+        from (select backfill.currency_sql(case when p_currency_place is not null then 'u.c' end, p_currency,
+            case when p_void_place is not null then 'u.v' end, p_void) as currency) as x) as c;
     return format('select coalesce(jsonb_object_agg(s.currency, trim_scale(s.amount)) filter (where s.amount <> 0), ''{}''), coalesce(sum(s.finer), 0)::bigint '
         'from (select x.currency, sum(x.amount) as amount, count(*) filter (where x.finer) as finer from backfill_audit.%I as p cross join lateral (%s) as x '
-        'where p.run_id = $1 and (p.operation <> ''U'' or p.b%s is not null%s) group by x.currency) as s',
-        p_images, v_sides, p_money, ' or p.b' || p_currency_place || ' is not null');
+        'where p.run_id = $1 and (p.operation <> ''U'' or p.b%s is not null%s%s) group by x.currency) as s',
+        p_images, v_sides, p_money, ' or p.b' || p_currency_place || ' is not null', ' or p.b' || p_void_place || ' is not null');
 end;
 $$;
 
-comment on function backfill.changed_money(text, integer, text, integer, text) is
+comment on function backfill.changed_money(text, integer, text, integer, text, integer, text[]) is
 'SQL query of one row: the change in money by currency of the run $1 in a table, null where it has none; and how many amounts it wrote that have
 more decimals than their currency.';
 
@@ -191,14 +201,16 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
     select coalesce(string_agg(
-        (x.value::numeric * ('1e-' || backfill.minor_digits(x.key))::numeric)::text || case when x.key <> 'amounts' then ' ' || x.key else '' end,
+        (x.value::numeric * ('1e-' || backfill.minor_digits(x.key))::numeric)::text || case when x.key = 'amounts' then '' else ' ' || replace(x.key, 'amounts ', '') end,
         ', ' order by x.key collate "C"), '0.00')
     from jsonb_each_text(p_money) as x;
 $$;
 
-comment on function backfill.money_text(jsonb) is 'Money for a message: 1234.50 EUR, 900 JPY.';
+comment on function backfill.money_text(jsonb) is 'Money for a message: 1234.50 EUR, 900 JPY, 12.00 EUR void.';
 
-create function backfill.money_column(p_relation regclass, p_amount text, p_currency text) returns text
+create function backfill.money_column(
+    p_relation regclass, p_amount text, p_currency text, p_void text[]
+) returns text
 language plpgsql stable
 security invoker
 set search_path = pg_catalog, pg_temp
@@ -228,6 +240,13 @@ begin
     where a.attrelid = p_relation and a.attname = p_amount and not a.attisdropped;
     if v_why is not null then
         return format('its money column %s %s', p_amount, v_why);
+    elsif cardinality(p_void) = 1 then
+        return format('p_void names the column %s and no value that means void: {%1$s,void}', p_void[1]);
+    elsif cardinality(p_void) > 1 and not exists (
+        select 1 from pg_attribute as a where a.attrelid = p_relation and a.attname = p_void[1] and a.attnum > 0 and not a.attisdropped
+            and a.attgenerated <> 'v'
+    ) then
+        return format('it has no column %s that is stored, which p_void names first, before the values that mean void', p_void[1]);
     end if;
     return (
         select case
@@ -244,19 +263,9 @@ begin
 end;
 $$;
 
-comment on function backfill.money_column(regclass, text, text) is
-'What keeps these from being a table''s money: its type, and a currency that is neither a column of words nor a code. Null where nothing does.';
-
-create function backfill.is_wordless(p_type oid) returns boolean
-language sql stable
-security invoker
-set search_path = pg_catalog, pg_temp
-as $$
-    -- A domain has the category of what it is made of.
-    select t.typcategory not in ('S', 'E') from pg_type as t where t.oid = p_type;
-$$;
-
-comment on function backfill.is_wordless(oid) is 'Is a type neither text of any kind nor an enum, so that it cannot name a currency?';
+comment on function backfill.money_column(regclass, text, text, text[]) is
+'What keeps these from being a table''s money: its type, a currency that is neither a column of words nor a code, and what is to say void, a column
+and its values. Null where nothing does.';
 
 create function backfill.money_of(p_relation text) returns table (amount text, type text, currency text)
 language plpgsql stable

@@ -18,6 +18,7 @@ create table backfill.tracked (
     money text,
     currency_column text check (money is not null or currency_column is null),
     currency text check (currency is null or money is not null and currency_column is null),
+    void text[] check (void is null or cardinality(void) > 1 and money is not null),
     columns text[] not null,
     types text[] not null,
     stored_types text[] not null,
@@ -47,16 +48,15 @@ comment on column backfill.tracked.business_key is 'Columns by which a person kn
 comment on column backfill.tracked.money is 'Column of money for control totals: integers are minor units, numeric is units; null = rows only.';
 comment on column backfill.tracked.currency_column is 'Column that names the currency of a row; null = all are in one, or none is known.';
 comment on column backfill.tracked.currency is 'The currency of all rows (USD, CAD/2); null with no column = amounts without a currency.';
+comment on column backfill.tracked.void is 'A column, and the values of it that mean void: such money is counted apart, as "EUR void"; null = none is.';
 comment on column backfill.tracked.columns is 'Captured columns; column i is kept in b<i> (before) and a<i> (after).';
 comment on column backfill.tracked.types is 'Their types in the table; null where the column was dropped since.';
 comment on column backfill.tracked.stored_types is 'Types in which they are kept: typed where PostgreSQL can hash the type, else text.';
 comment on column backfill.tracked.generated is 'Generated columns are compared but not restored.';
-comment on column backfill.tracked.stamped is
-'Columns that the application''s own trigger sets (updated_at): captured and shown, neither compared nor required to come back.';
+comment on column backfill.tracked.stamped is 'Columns that the application''s own trigger sets (updated_at): captured and shown, neither compared nor required to come back.';
 comment on column backfill.tracked.attnums is 'Their numbers in the table: a column that is renamed keeps its place.';
 comment on column backfill.tracked.shapes is 'Which places were captured, for each set of columns that the table has had; rows kept by themselves name theirs, from 1.';
-comment on column backfill.tracked.doubt is
-'Since a restore it is not certain which table, or which column, it is: why, the call that settles it, the last statement captured
+comment on column backfill.tracked.doubt is 'Since a restore it is not certain which table, or which column, it is: why, the call that settles it, the last statement captured
 before, and the places of the columns as they were called then. Runs until then are not undone meanwhile.';
 
 create function backfill.untrackable(p_relations oid[]) returns table (relation oid, why text)

@@ -118,7 +118,7 @@ begin
             where c.i is not null
         ) as k;
         v_money := backfill.money_images(array_position(v_table.columns, v_table.money), v_table.stored_types[array_position(v_table.columns, v_table.money)],
-            array_position(v_table.columns, v_table.currency_column), v_table.currency);
+            array_position(v_table.columns, v_table.currency_column), v_table.currency, array_position(v_table.columns, v_table.void[1]), v_table.void[2:]);
         v_branches := v_branches || format($sql$
             union all
             select p.run_id, %1$L, p.statement, p.pack, u.row_no,

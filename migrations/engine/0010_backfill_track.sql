@@ -50,7 +50,8 @@ comment on function backfill.forget_images(backfill.tracked) is
 'Drops what captured a table, and where it holds nothing also what kept the images.';
 
 create function backfill.capture_table(
-    p_relation regclass, p_business_key text[], p_money text, p_currency text, p_stamped text[], p_search_path name[]
+    p_relation regclass, p_business_key text[], p_money text, p_currency text, p_stamped text[], p_search_path name[],
+    p_void text[]
 ) returns void
 language plpgsql volatile
 security definer
@@ -89,6 +90,7 @@ begin
             where a.attrelid = p_relation and a.attname = p_currency and a.attnum > 0 and not a.attisdropped);
         v_table.currency := case when v_table.currency_column is null then nullif(p_currency, '') end;
     end if;
+    v_table.void := case when p_void is not null or v_table.money is not null then nullif(coalesce(p_void, v_table.void), '{}') end;
     v_table.stamped := coalesce(p_stamped, v_table.stamped);
     if p_search_path is not null then
         select string_agg(quote_ident(s.name), ', ' order by s.place) || ', pg_temp' into v_table.search_path
@@ -119,8 +121,9 @@ begin
         end if;
     end loop;
 
-    v_why := case when v_table.money is not null then backfill.money_column(p_relation, v_table.money, coalesce(v_table.currency_column, v_table.currency))
-        when v_table.currency is not null or v_table.currency_column is not null then 'it has a currency and no money column: name it with p_money' end;
+    v_why := case when v_table.money is not null then backfill.money_column(p_relation, v_table.money, coalesce(v_table.currency_column, v_table.currency), v_table.void)
+        when v_table.currency is not null or v_table.currency_column is not null or v_table.void is not null
+            then 'it has a currency, or something void, and no money column: name it with p_money' end;
     if v_why is not null then
         raise exception 'table % cannot be tracked: %', v_table.table_name, v_why using errcode = 'BF002';
     end if;
@@ -165,7 +168,7 @@ begin
     end if;
     update backfill.tracked
     set active = true, captured = table_name, key_columns = v_table.key_columns, business_key = v_table.business_key, money = v_table.money,
-        currency_column = v_table.currency_column, currency = v_table.currency, stamped = v_table.stamped, search_path = v_table.search_path, columns = v_table.columns, types = v_table.types, stored_types = v_table.stored_types,
+        currency_column = v_table.currency_column, currency = v_table.currency, void = v_table.void, stamped = v_table.stamped, search_path = v_table.search_path, columns = v_table.columns, types = v_table.types, stored_types = v_table.stored_types,
         generated = v_table.generated, attnums = v_table.attnums, shapes = v_table.shapes
     where pack_name = v_table.pack_name;
     perform backfill.rebuild_images(v_table);
@@ -174,7 +177,7 @@ begin
 end;
 $$;
 
-comment on function backfill.capture_table(regclass, text[], text, text, text[], name[]) is
+comment on function backfill.capture_table(regclass, text[], text, text, text[], name[], text[]) is
 'The part of track() that is the engine''s own: the register, the images and the functions that capture. Granted to nobody.';
 
 create function backfill.refuse_stranger(p_relation regclass) returns void
@@ -194,7 +197,8 @@ $$;
 comment on function backfill.refuse_stranger(regclass) is 'Refuses (BF014) to change the capture of a table for a login that is no member of its owner.';
 
 create function backfill.capture_own_table(
-    p_relation regclass, p_business_key text[], p_money text, p_currency text, p_stamped text[], p_search_path name[]
+    p_relation regclass, p_business_key text[], p_money text, p_currency text, p_stamped text[], p_search_path name[],
+    p_void text[]
 ) returns void
 language plpgsql volatile
 security definer
@@ -202,32 +206,34 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     perform backfill.refuse_stranger(p_relation);
-    perform backfill.capture_table(p_relation, p_business_key, p_money, p_currency, p_stamped, p_search_path);
+    perform backfill.capture_table(p_relation, p_business_key, p_money, p_currency, p_stamped, p_search_path, p_void);
 end;
 $$;
 
-comment on function backfill.capture_own_table(regclass, text[], text, text, text[], name[]) is 'capture_table() for the owner of the table, and for superusers.';
+comment on function backfill.capture_own_table(regclass, text[], text, text, text[], name[], text[]) is 'capture_table() for the owner of the table, and for superusers.';
 
 create function backfill.track(
     p_relation regclass, p_business_key text[] default null, p_money text default null, p_currency text default null,
     p_stamped text[] default null,
-    p_search_path name[] default current_schemas(false)  -- evaluated before the function's own path is in force
+    p_search_path name[] default current_schemas(false),  -- evaluated before the function's own path is in force
+    p_void text[] default null
 ) returns void
 language plpgsql volatile
 security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    perform backfill.capture_own_table(p_relation, p_business_key, p_money, p_currency, p_stamped, p_search_path);
+    perform backfill.capture_own_table(p_relation, p_business_key, p_money, p_currency, p_stamped, p_search_path, p_void);
     perform backfill.put_triggers(p_relation);
     perform backfill.guard_children();
 end;
 $$;
 
-comment on function backfill.track(regclass, text[], text, text, text[], name[]) is
+comment on function backfill.track(regclass, text[], text, text, text[], name[], text[]) is
 'Captures every INSERT, UPDATE and DELETE of a table that is made inside a run. Business key: the columns by which a person knows a
 row (default: primary key); money: its column of money (smallint, integer, bigint: minor units; numeric: units) and currency: a column, a
-constant (USD, CAD/2) or none, '''' takes either back; stamped: columns that a trigger of the application sets (updated_at) and an undo
+constant (USD, CAD/2) or none, '''' takes either back; void: a column and its values that
+mean void, such as {status,void}, whose money is counted apart; stamped: columns that a trigger of the application sets (updated_at) and an undo
 need not bring back; search_path: where its triggers find names without a schema (default: its own, the session''s). Again: takes over
 changed columns. For the owner of the table, or a superuser. Refuses (BF002) what it cannot watch completely, and says why.';
 

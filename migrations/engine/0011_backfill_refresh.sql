@@ -160,6 +160,7 @@ begin
             p_table.stamped := array_replace(p_table.stamped, v_old.columns[v_at], v_name);
             p_table.money := case when v_old.money = v_old.columns[v_at] then v_name else p_table.money end;
             p_table.currency_column := case when v_old.currency_column = v_old.columns[v_at] then v_name else p_table.currency_column end;
+            p_table.void := case when v_old.void[1] = v_old.columns[v_at] then v_name || v_old.void[2:] else p_table.void end;
             if v_old.columns[v_at] = any (v_old.business_key) then
                 p_table.business_key[array_position(v_old.business_key, v_old.columns[v_at])] := v_name;
             end if;
@@ -234,7 +235,7 @@ begin
             raise exception 'triggers of % are disabled: its changes would not be captured', v_table.table_name
                 using errcode = 'BF001', hint = format('alter table %s enable trigger all;', v_table.table_name);
         elsif v_table.present < 4 or v_table.fits is not true or v_table.always is not true then
-            perform backfill.capture_table(v_table.relation, null, null, null, null, null);
+            perform backfill.capture_table(v_table.relation, null, null, null, null, null, null);
             -- One too many does no harm: the owner may take it off.
             if not v_table.may and exists (select 1 from backfill.trigger_statements(v_table.relation) as s where s !~ '^drop ') then
                 raise exception 'triggers of the engine are not as they should be on %, and only its owner can put them there', v_table.table_name

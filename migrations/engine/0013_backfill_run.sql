@@ -19,7 +19,7 @@ begin
         table_name := v_table.table_name;
         execute backfill.sum_of_money(v_table.relation::regclass::text || ' as x', 'x.' || quote_ident(v_table.money),
             v_table.stored_types[array_position(v_table.columns, v_table.money)],
-            backfill.currency_sql('x.' || quote_ident(v_table.currency_column), v_table.currency))
+            backfill.currency_sql('x.' || quote_ident(v_table.currency_column), v_table.currency, 'x.' || quote_ident(v_table.void[1]), v_table.void[2:]))
         into row_count, money, finer;
         return next;
     end loop;

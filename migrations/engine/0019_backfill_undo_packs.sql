@@ -172,7 +172,7 @@ begin
             'sum(row_count) filter (where operation = ''D'') from backfill_audit.%I where run_id = $1', v_table.images_name)
         into inserted, updated, deleted using p_run;
         execute backfill.changed_money(v_table.images_name, array_position(v_table.columns, v_table.money), v_table.stored_types[array_position(v_table.columns, v_table.money)],
-            array_position(v_table.columns, v_table.currency_column), v_table.currency)
+            array_position(v_table.columns, v_table.currency_column), v_table.currency, array_position(v_table.columns, v_table.void[1]), v_table.void[2:])
         into money, finer using p_run;
         if inserted is not null or updated is not null or deleted is not null then
             inserted := coalesce(inserted, 0);

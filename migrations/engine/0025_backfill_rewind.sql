@@ -214,13 +214,14 @@ begin
         v_table.stamped := array(select coalesce(p_columns ->> s, s) from unnest(v_table.stamped) as s);
         v_table.money := coalesce(p_columns ->> v_table.money, v_table.money);
         v_table.currency_column := coalesce(p_columns ->> v_table.currency_column, v_table.currency_column);
+        v_table.void := coalesce(p_columns ->> v_table.void[1], v_table.void[1]) || v_table.void[2:];
     end if;
     v_table.relation := p_relation;
     v_table := backfill.follow_columns(v_table);
     update backfill.tracked
     set doubt = null, relation = p_relation, anchor = 'backfill.tracked'::regclass, columns = v_table.columns, attnums = v_table.attnums,
         types = v_table.types, business_key = v_table.business_key, key_columns = v_table.key_columns, stamped = v_table.stamped,
-        money = v_table.money, currency_column = v_table.currency_column,
+        money = v_table.money, currency_column = v_table.currency_column, void = v_table.void,
         table_name = (select format('%I.%I', n.nspname, c.relname) from pg_class as c join pg_namespace as n on n.oid = c.relnamespace where c.oid = p_relation)
     where pack_name = v_table.pack_name;
     if v_table.active then
@@ -282,8 +283,7 @@ begin
 end;
 $$;
 
-comment on function backfill.column_parts(uuid) is
-'What a run wrote, by table, operation and column: a sum of hashes, by which an attempt is told from another; whether all of it is the
+comment on function backfill.column_parts(uuid) is 'What a run wrote, by table, operation and column: a sum of hashes, by which an attempt is told from another; whether all of it is the
 clock''s time since the run began; what by its definition gives another value each time (identity, a default, a call in the backfill''s
 function); the triggers that set it so, and the call that declares it stamped.';
 

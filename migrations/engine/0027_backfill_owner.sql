@@ -89,8 +89,8 @@ declare
     v_privilege text;
 begin
     foreach v_privilege in array array['usage on schema backfill, backfill_audit', 'execute on function '
-        'backfill.track(regclass, text[], text, text, text[], name[]), backfill.untrack(regclass), backfill.put_triggers(regclass), '
-        'backfill.capture_own_table(regclass, text[], text, text, text[], name[]), backfill.release_table(regclass, boolean), backfill.guard_children(), '
+        'backfill.track(regclass, text[], text, text, text[], name[], text[]), backfill.untrack(regclass), backfill.put_triggers(regclass), '
+        'backfill.capture_own_table(regclass, text[], text, text, text[], name[], text[]), backfill.release_table(regclass, boolean), backfill.guard_children(), '
         'backfill.trigger_statements(regclass), backfill.guarded_children(), backfill.refuse_truncate(), backfill.use_path(), '
         'backfill.mark_cascade(), backfill.refuse_cascade()']
     loop

@@ -126,7 +126,8 @@ begin
                 select format('concat_ws('' / '', %s)', string_agg(format('to_jsonb(u.a%s) #>> ''{}''', array_position(v_table.columns, k.name)), ', ' order by k.i))
                 from unnest(v_table.business_key) with ordinality as k (name, i)) end;
             v_currency := case when v_operation = 'I' and v_table.money is not null then
-                backfill.currency_sql('u.a' || array_position(v_table.columns, v_table.currency_column), v_table.currency) end;
+                backfill.currency_sql('u.a' || array_position(v_table.columns, v_table.currency_column), v_table.currency,
+                    'u.a' || array_position(v_table.columns, v_table.void[1]), v_table.void[2:]) end;
             v_amount := backfill.minor_sql('u.a' || array_position(v_table.columns, v_table.money),
                 v_table.stored_types[array_position(v_table.columns, v_table.money)], v_currency);
             return query execute format('select $5, $4::text, %s, %s, %s, %s from %s', coalesce(v_key, 'null'), coalesce(v_currency, 'null::text'),

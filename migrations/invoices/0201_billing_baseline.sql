@@ -151,7 +151,7 @@ begin
     perform backfill.track('billing.facilities', '{name}', null);
     perform backfill.track('billing.contractors', '{name}', null);
     perform backfill.track('billing.assignments', '{contractor_id,facility_id,effective_from}', null);
-    perform backfill.track('billing.invoices', '{invoice_number}', 'total_cents');
+    perform backfill.track('billing.invoices', '{invoice_number}', 'total_cents', p_void => '{status,void}');
     perform backfill.track('billing.invoice_lines', '{invoice_id,line_no}', 'amount_cents');
     perform backfill.track('billing.check_payments', '{check_number}', 'amount_cents');
     perform backfill.track('billing.check_payment_applications', '{check_payment_id,invoice_id}', 'amount_cents');

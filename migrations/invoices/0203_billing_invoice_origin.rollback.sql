@@ -19,7 +19,7 @@ drop column origin;
 drop index if exists billing.invoices_one_number_per_company;
 do $do$
 begin
-    perform backfill.track('billing.invoices', '{invoice_number}', 'total_cents', 'currency');
+    perform backfill.track('billing.invoices', '{invoice_number}', 'total_cents', p_currency => 'currency', p_void => '{status,void}');
     perform backfill.track('billing.check_payments', '{check_number}', 'amount_cents');
 end;
 $do$;

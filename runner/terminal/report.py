@@ -7,7 +7,7 @@ from decimal import Decimal
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from runner.money import NO_CURRENCY, Money, amount, money_lines, money_text
+from runner.money import NO_CURRENCY, Money, amount, label, money_lines, money_text
 from runner.systems import ENGINE, SYSTEMS
 from runner.terminal.output import (
     change_line,
@@ -221,7 +221,7 @@ def money_of(total: TableTotals) -> tuple[list[str], ...]:
     sums: tuple[Money | None, ...] = (total.money_before, total.money_changed, total.money_after)
     names = sorted({name for money in sums if money for name in money}) or [NO_CURRENCY]
     return (
-        ["" if name == NO_CURRENCY else name for name in names],
+        [label(name) for name in names],
         *([amount(money.get(name, 0), name) for name in names] if money is not None else [] for money in sums),
     )
 

@@ -50,7 +50,21 @@ def test_python_and_the_database_know_the_same_minor_units(conn: psycopg.Connect
         "€/4",
     ]
     codes += ["BIF", "CLP", "DJF", "GNF", "ISK", "KMF", "KRW", "PYG", "RWF", "UGX", "VND", "VUV", "XOF", "XPF"]
-    codes += ["BHD", "IQD", "JOD", "LYD", "OMR", "USD", "CHF", "SEK", "MRU", "MGA"]
+    codes += [
+        "JPY void",
+        "CAD/4 void",
+        "amounts void",
+        "BHD",
+        "IQD",
+        "JOD",
+        "LYD",
+        "OMR",
+        "USD",
+        "CHF",
+        "SEK",
+        "MRU",
+        "MGA",
+    ]
     found = rows(conn, "select c, backfill.minor_digits(c) from unnest(%s::text[]) as c", [codes])
     assert found == [(code, money.minor_digits(code)) for code in codes]
     assert [digits for code, digits in found if code in ("EUR", "JPY", "KWD", "CLF", "BTC/8")] == [2, 0, 3, 4, 8]
@@ -157,7 +171,10 @@ def test_what_is_finer_than_its_currency_or_no_amount_is_counted_and_not_rounded
         ("p_money => 'note'", "note is of type text: money is smallint, integer or bigint"),
         ("p_money => 'total', p_currency => 'curency'", "no currency column curency, and that is no code"),
         ("p_money => 'total', p_currency => 'rate'", "currency column rate is of type double precision"),
-        ("p_currency => 'USD'", "it has a currency and no money column"),
+        ("p_currency => 'USD'", "it has a currency, or something void, and no money column"),
+        ("p_void => '{note,void}'", "it has a currency, or something void, and no money column"),
+        ("p_money => 'total', p_void => '{note}'", "p_void names the column note and no value that means void"),
+        ("p_money => 'total', p_void => '{nothing,void}'", "it has no column nothing that is stored"),
         ("p_money => 'nothing'", "it has no money column nothing"),
     ],
 )
@@ -193,6 +210,36 @@ def test_money_and_currency_can_be_taken_back(bill: psycopg.Connection) -> None:
         do(bill, f"select backfill.track('bill'{', ' + arguments if arguments else ''})")
         assert rows(bill, register) == [expected]
     assert rows(bill, "select row_count, money from backfill.control_totals('{public.bill}')") == [(6, None)]
+
+
+def test_what_is_void_is_counted_apart(bill: psycopg.Connection) -> None:
+    do(
+        bill,
+        "update bill set note = 'sent'",
+        "update bill set note = 'void' where id in (2, 3)",
+        "select backfill.track('bill', p_void => '{note,void,cancelled}')",
+    )
+    bill.commit()
+    before = rows(bill, "select * from bill order by id")
+    totals = "select backfill.money_text(money) from backfill.control_totals('{public.bill}')"
+    assert value(bill, totals) == "6.25 EUR, 3.25 EUR void, 5.5 JPY, 5.25, 2.25 void"
+    run_id = done(
+        bill,
+        "update bill set note = 'cancelled' where id in (1, 6)",
+        "update bill set note = 'sent' where id = 3",
+        "delete from bill where id = 2",
+        "insert into bill (id, total, currency, note) values (7, 8, 'EUR', 'void')",
+    )
+    assert rows(bill, "select backfill.money_text(money) from backfill.run_totals(%s)", [run_id]) == [
+        ("-3.00 EUR, 11.00 EUR void, -1.25 JPY, 1.25 JPY void, -2.25 void",)
+    ]
+    assert ("6", "EUR", "EUR void") in changes(bill, run_id, "business_key, currency_before, currency_after")
+    do(bill, "alter table bill rename column note to state")
+    assert value(bill, "select void from backfill.tracked where table_name = 'public.bill'")[0] == "note"
+    done(bill, "update bill set state = 'sent' where id = 5")
+    assert value(bill, "select void from backfill.tracked where table_name = 'public.bill'")[0] == "state"
+    reverse(bill, run_id)
+    assert rows(bill, "select * from bill order by id") == before
 
 
 def test_the_currency_follows_its_column(bill: psycopg.Connection) -> None:
