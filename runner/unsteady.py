@@ -97,8 +97,8 @@ def causes(rehearsed: Sequence[Part], applied: Sequence[Part]) -> Iterator[str]:
         elif part.clock:
             default = f" (it is its {source})" if source.startswith("default ") else ""
             yield (
-                f"{_name(part)} holds the clock's time{default}: let what writes it use now(), the moment at which the "
-                f"run began, which counts as equal; where a trigger stamps it: {part.call}"
+                f"{_name(part)} holds the clock's time{default}: let what writes it use backfill.run_time() or now(), "
+                f"the moment at which the run began, which counts as equal; where a trigger stamps it: {part.call}"
             )
         elif same_rows and (source == "identity" or source.startswith("default ")):
             yield (
@@ -108,7 +108,7 @@ def causes(rehearsed: Sequence[Part], applied: Sequence[Part]) -> Iterator[str]:
         elif same_rows and source:
             yield (
                 f"{_name(part)} got other values for as many rows, and {source}: let it follow from the row, as "
-                "backfill.business_id(…) does, or from now(), the moment at which the run began"
+                "backfill.business_id(…) does, or be backfill.run_time(), the moment at which the run began"
             )
     for (triggers, call), parts in stamped.items():
         columns = ", ".join(dict.fromkeys(part.column_name for part in parts))

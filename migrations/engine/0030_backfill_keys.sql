@@ -1,5 +1,6 @@
 -- Keys that the database assigns (identity, a sequence, a random uuid): which values of a run are such keys. They differ between a rehearsal and
--- its apply, so they are no part of the digest; a row that refers to one is known by the row that it refers to.
+-- its apply, so they are no part of the digest; a row that refers to one is known by the row that it refers to. And what a run drew from sequences,
+-- and the moment that counts as equal.
 -- Safe: functions that only read.
 -- depends: 0029_backfill_taken
 
@@ -87,6 +88,17 @@ $$;
 comment on function backfill.run_assigned(uuid) is
 'Which columns held keys that the database assigns, for the log of a run: its digest stays the same, also when a default changes later.';
 
+create function backfill.run_time() returns timestamptz
+language sql stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select coalesce((select l.started_at from backfill.backfill_log as l where l.run_id = backfill.open_run()), now());
+$$;
+
+comment on function backfill.run_time() is
+'When the open run began, or without one the transaction: the value for a column that is to say when. It counts as equal in a rehearsal and its apply.';
+
 create function backfill.drawn_values(p_runs uuid[])
 returns table (
     name text, schema text, sequence text, increment bigint, cache bigint, drawn bigint, first bigint, last bigint
@@ -137,6 +149,7 @@ comment on function backfill.drawn_values(uuid[]) is
 and the last of them in its direction.';
 
 revoke execute on function
+backfill.run_time(),
 backfill.drawn_values(uuid[]),
 backfill.assigned_keys(backfill.tracked),
 backfill.held_keys(backfill.backfill_log, backfill.tracked),
@@ -146,6 +159,7 @@ from public;
 do $do$
 begin
     perform backfill.grant_to('backfill_operator', 'execute on function backfill.drawn_values(uuid[])');
+    perform backfill.grant_to('backfill_auditor', 'execute on function backfill.run_time()');  -- due views ask it as their reader
     perform backfill.hand_over(true);
 end;
 $do$;
