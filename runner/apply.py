@@ -7,10 +7,11 @@ digest of its changes is the rehearsal's.
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from psycopg import IsolationLevel
@@ -18,20 +19,21 @@ from psycopg.rows import dict_row
 
 from runner import as_of as as_of_
 from runner import gates as gates_
-from runner import migrations, sequences
+from runner import migrations, plan_file, sequences
 from runner.database import Connection, connect, locked_transaction, retrying
 from runner.errors import EditedMigrationError, MigrationError, NotRehearsableError
 from runner.migration_files import defining, read
 from runner.migrations import Misfit
-from runner.money import add_money
 from runner.pinned import own_names
+from runner.plan_file import VALID, SavedPlan, Signing
 from runner.planning import ANALYZED, analyze_again
 from runner.proof import Proof
-from runner.result import Attempt, BackfillResult, Change, Report, TableTotals, Undo
+from runner.result import Attempt, BackfillResult, Change, Report, Undo
 from runner.runs import chain_head, left_out, sample_changes, stream_changes, table_changes
 from runner.settings import Settings
 from runner.systems import SYSTEMS, refuse_unselected
 from runner.text import counted
+from runner.totals import differences, due_gate, totals
 from runner.undo_proof import prove_undo
 from runner.unsteady import Attempts
 from runner.watch import Watch
@@ -64,6 +66,13 @@ class Plan:
     every_row: Callable[[Change], None] | None = None
     accept_taken: bool = False
     """Apply at READ COMMITTED, and leave to others the rows that they wrote since the rehearsal."""
+    bound: SavedPlan | None = None
+    """Do this or nothing: what is asked for is asked for by it."""
+    expect: str = ""
+    """Do what has this signature or nothing."""
+    save: Callable[[bytes], None] | None = None
+    """Gets the file of what a dry run found to do."""
+    valid: timedelta = VALID
     prove_undo: bool | None = None
     """Whether the rehearsal undoes what it did; None: where it is not too much."""
 
@@ -87,14 +96,18 @@ def apply(
     compiled = gates_.compile(settings)
     with connect(settings, application_name="runner apply") as conn, Attempts() as attempts:
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
+        if plan.bound is not None:
+            plan_file.require(conn, settings, plan.bound, compiled)
         as_of = as_of_.resolve(conn, settings, plan.as_of)  # once: of the rehearsal and of the apply
+        signing = _signing(plan)
         outside, committed_first = _outside(conn, settings, plan, progress)
         if advice := _advice(conn, settings):
             progress(advice)
 
         def attempt(expected: Attempt | None) -> Attempt:
             return retrying(
-                lambda: _attempt(conn, settings, plan, compiled, outside, as_of, expected, attempts, progress), settings
+                lambda: _attempt(conn, settings, plan, compiled, outside, as_of, expected, attempts, signing, progress),
+                settings,
             )
 
         rehearsal = attempt(None)
@@ -105,14 +118,21 @@ def apply(
             return Report(
                 verdict, settings.shown, version, zone, started_at, last, rehearsal.seconds, outside, differences,
                 committed_first, bool(plan.backfills), as_of.isoformat(sep=" ") if as_of else "",
-                attempts.all_causes if differences else (), advice,
+                attempts.all_causes if differences else (), _command(plan, last, as_of), advice,
             )  # fmt: skip
 
         if rehearsal.stopped:
             return report("gate failed", rehearsal)
+        if other := _unplanned(plan, rehearsal, signing):
+            return report("plan differed", rehearsal, other)
         if not rehearsal.backfills and not rehearsal.migrations:
             return report("nothing due", rehearsal)
         if plan.dry_run:
+            if plan.save is not None and signing is not None:
+                plan.save(plan_file.save(
+                    conn, settings, rehearsal, signing, compiled, as_of=as_of.isoformat(sep=" ") if as_of else "",
+                    allow_rejects=plan.allow_rejects, everything=not plan.backfills, valid=plan.valid,
+                ))  # fmt: skip
             return report("rehearsed", rehearsal)
         if not confirm(report("rehearsed", rehearsal)):
             return report("declined", rehearsal)
@@ -121,8 +141,36 @@ def apply(
             return report("gate failed", applied)
         if not applied.backfills and not applied.migrations:
             return report("nothing due", applied)  # another runner did all of it in between
-        differences = _differences(rehearsal, applied)
-        return report("apply differed" if differences else "applied", applied, differences)
+        other = differences(rehearsal, applied)
+        return report("apply differed" if other else "applied", applied, other)
+
+
+def _signing(plan: Plan) -> Signing | None:
+    """Who signs the runs, where somebody will look at the signature."""
+    keep = plan.bound is not None or plan.save is not None
+    return Signing(keep) if keep or plan.dry_run or plan.expect else None
+
+
+def _unplanned(plan: Plan, rehearsal: Attempt, signing: Signing | None) -> tuple[str, ...]:
+    """In what the rehearsal is not what was signed, in words."""
+    if plan.bound is not None and signing is not None:
+        return tuple(plan_file.differences(plan.bound, rehearsal, signing))
+    if plan.expect and plan.expect != rehearsal.signature:
+        found = f"signature {rehearsal.signature}" if rehearsal.signature else "nothing due"
+        return (f"expected was signature {plan.expect}, and found {found}",)
+    return ()
+
+
+def _command(plan: Plan, rehearsal: Attempt, as_of: datetime | None) -> str:
+    """What does this or nothing."""
+    if not plan.dry_run or not rehearsal.signature:
+        return ""
+    words = ["runner", "apply", *(result.name for result in rehearsal.backfills), "--expect", rehearsal.signature]
+    if as_of is not None:
+        words += ["--as-of", as_of.isoformat(sep=" ")]
+    if plan.allow_rejects:
+        words += ["--allow-rejects", str(plan.allow_rejects)]
+    return shlex.join(words)
 
 
 def _outside(
@@ -182,6 +230,7 @@ def _attempt(
     as_of: datetime | None,
     expected: Attempt | None,
     attempts: Attempts,
+    signing: Signing | None,
     progress: Callable[[str], None],
 ) -> Attempt:
     """The plan in one transaction: rolled back without an `expected` attempt, else committed where all holds."""
@@ -209,6 +258,8 @@ def _attempt(
             result = _backfill(conn, settings, plan, row)
             proof.after(f"backfill {result.name}")
             watch.look()
+            if signing is not None:
+                result = replace(result, signature=signing.sign(conn, result.name, result.run_id))
             if expected is None:
                 attempts.rehearse(conn, result.name, result.run_id, result.rows, plan.accept_taken)
             elif expected.digests.get(result.name, result.digest) != result.digest:
@@ -224,20 +275,20 @@ def _attempt(
         if results:
             progress(f"{verb}: gates")
             judged = gates_.run(conn, compiled, [result.name for result in results], plan.sample, after=proof.after)
-            judged += [_due_gate(result) for result in results]
+            judged += [due_gate(result) for result in results]
         watch.look()
-        totals = _totals(results)
         moved = watch.moved_sequences()
         attempt = Attempt(
             migrations=tuple(migration.id for migration in done),
             backfills=tuple(results),
-            totals=totals,
+            totals=totals(results),
             gates=tuple(judged),
             locks=watch.locks(),
             triggers=watch.triggers([table.table for result in results for table in result.tables]),
             sequences=tuple(moved),
             wal_bytes=watch.wal_bytes(),
             misfits=tuple(misfits),
+            signature=plan_file.signature(results) if signing is not None else "",
             seconds=time.perf_counter() - watch.started,
         )
         if expected is None and plan.every_row is not None:
@@ -245,7 +296,7 @@ def _attempt(
             for result in results:
                 for change in stream_changes(conn, result.run_id):
                     plan.every_row(change)
-        undone = expected is None or attempt.stopped or bool(_differences(expected, attempt))
+        undone = expected is None or attempt.stopped or bool(differences(expected, attempt))
         if undone:
             taken = sequences.drawn(conn, [result.run_id for result in results], moved)
             proof.roll_back()
@@ -343,55 +394,3 @@ def rule_file(settings: Settings, relation: str) -> str:
     """The migration in which the rule of a due view is read, as folder/file; empty where no file makes it."""
     path = defining(settings.sources, relation)
     return f"{path.parent.name}/{path.name}" if path else ""
-
-
-def _due_gate(result: BackfillResult) -> gates_.GateResult:
-    """The gate that every backfill has by itself: when it is through, nothing is due any more."""
-    failed = result.due_after > 0
-    return gates_.GateResult(
-        name=f"{result.name}_nothing_left_due",
-        severity="error",
-        status="fail" if failed else "pass",
-        failures=result.due_after,
-        rows=[],
-        seconds=0.0,
-        message=f"still due after the backfill: {counted(result.due_after, 'row')}" if failed else "",
-    )
-
-
-def _totals(results: Sequence[BackfillResult]) -> tuple[TableTotals, ...]:
-    """Control totals over the whole plan: the first backfill's before, the last one's after, all changes."""
-    merged: dict[str, TableTotals] = {}
-    for result in results:
-        for entry in result.metrics.get("control_totals", []):
-            name = entry["table_name"]
-            first = merged.get(name)
-            merged[name] = TableTotals(
-                table=name,
-                rows_before=first.rows_before if first else entry["rows_before"],
-                rows_changed=(first.rows_changed if first else 0) + entry["rows_changed"],
-                rows_after=entry["rows_after"],
-                rows_updated=(first.rows_updated if first else 0) + entry["rows_updated"],
-                money_before=first.money_before if first else entry["money_before"],
-                money_changed=add_money(first.money_changed if first else None, entry["money_changed"]),
-                money_after=entry["money_after"],
-                finer=entry["finer"] or 0,
-            )
-    return tuple(merged.values())
-
-
-def _differences(rehearsal: Attempt, applied: Attempt) -> tuple[str, ...]:
-    """What the apply would have written otherwise than the rehearsal showed, in words."""
-    found = []
-    before = {result.name: result for result in rehearsal.backfills}
-    after = {result.name: result for result in applied.backfills}
-    for name in dict.fromkeys([*before, *after]):
-        one, two = before.get(name), after.get(name)
-        if one and two and (one.digest == two.digest or two.taken):
-            continue
-        rows = f"{counted(one.rows if one else 0, 'row')} in the rehearsal, {two.rows if two else 0:,} in the apply"
-        found.append(f"{name}: {rows}; digest {(one.digest if one else 'none')[:12]} became "
-                     f"{(two.digest if two else 'none')[:12]}")  # fmt: skip
-    found += [f"not in the rehearsal: {misfit}" for misfit in applied.misfits if misfit not in rehearsal.misfits]
-    found += [f"only in the rehearsal: {misfit}" for misfit in rehearsal.misfits if misfit not in applied.misfits]
-    return tuple(found)

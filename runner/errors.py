@@ -74,6 +74,12 @@ class DigestError(RunnerError):
     exit_code = 4
 
 
+class PlanError(RunnerError):
+    """A saved plan does not hold here, or any more: nothing of it was done."""
+
+    exit_code = 4
+
+
 class MigrationError(RunnerError):
     """A migration cannot be read, applied or rolled back."""
 

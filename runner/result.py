@@ -13,7 +13,9 @@ from runner.gates import GateResult
 from runner.migrations import Misfit
 from runner.money import Money, add_money, same_money
 
-Verdict = Literal["nothing due", "rehearsed", "applied", "declined", "not asked", "gate failed", "apply differed"]
+Verdict = Literal[
+    "nothing due", "rehearsed", "applied", "declined", "not asked", "gate failed", "plan differed", "apply differed"
+]
 """`declined` is a person's no; `not asked`: there was no terminal on which to ask, and --yes was not given."""
 
 EXIT_CODES: dict[Verdict, int] = {
@@ -23,6 +25,7 @@ EXIT_CODES: dict[Verdict, int] = {
     "declined": 0,
     "not asked": 2,
     "gate failed": 3,
+    "plan differed": 4,
     "apply differed": 4,
 }
 
@@ -132,6 +135,8 @@ class BackfillResult:
     """Of an apply, what its rehearsal found."""
     left_out: tuple[LeftOut, ...] = ()
     """A sample of the `rejects`."""
+    signature: str = ""
+    """sha256 over the rows that it writes, as backfill.signature() has it: what a person signs. Else empty."""
     taken: tuple[Taken, ...] = ()
     """Rows of the rehearsal that others wrote meanwhile, with --accept-taken: all that the apply wrote less."""
 
@@ -170,6 +175,8 @@ class Attempt:
     seconds: float
     misfits: tuple[Misfit, ...] = ()
     """Systems that were left out because their migrations do not fit this database."""
+    signature: str = ""
+    """sha256 over all of its rows: of its one backfill, or over those of several. Empty where nobody asked."""
     chain: str = ""
     """Head of the chain that an apply commits, N:hash: the anchor to keep. Empty where nothing was committed."""
 
@@ -205,6 +212,8 @@ class Report:
     """What was not settled before this moment was left out; empty: nothing was, for that."""
     unsteady: tuple[str, ...] = ()
     """Of an apply that differed: columns that get another value in each attempt, and the way out."""
+    command: str = ""
+    """Of a rehearsal: the command that does this or nothing."""
     advice: str = ""
     """What had better be done first, where there is something: `runner migrate`, on a large database."""
 

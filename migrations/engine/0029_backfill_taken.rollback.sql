@@ -5,4 +5,4 @@ end;
 $do$;
 drop function backfill.written_since(text, text[], pg_snapshot);
 drop function backfill.change_hashes(uuid);
-drop function backfill.hashed_images(backfill.backfill_log, backfill.tracked, text, boolean);
+drop function backfill.hashed_images(backfill.backfill_log, backfill.tracked, text, boolean, boolean, integer[]);

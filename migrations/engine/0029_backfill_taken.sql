@@ -5,7 +5,7 @@
 
 create function backfill.hashed_images(
     p_log backfill.backfill_log, p_table backfill.tracked, p_operation text, p_own boolean default false,
-    out hash text, out images text
+    p_signed boolean default false, p_also integer[] default '{}', out hash text, out images text
 )
 language plpgsql stable
 security invoker
@@ -15,6 +15,8 @@ declare
     v_unnest text;
     v_had text;
     v_values text;
+    v_names text;
+    v_also text;
     v_before boolean[];
     v_after boolean[];
     v_held jsonb := backfill.held_keys(p_log, p_table);
@@ -47,7 +49,7 @@ begin
                 else v_after[k.at] or p_operation = 'U' and p_table.columns[k.at] = any (p_table.key_columns) end
     loop
         select t.* into v_parent from backfill.tracked as t where t.pack_name = v_key.pack;
-        select * into v_sql from backfill.hashed_images(p_log, v_parent, 'I', true);
+        select * into v_sql from backfill.hashed_images(p_log, v_parent, 'I', true, p_signed);
         continue when v_sql.hash is null;
         v_keys := v_keys || jsonb_build_object(v_key.side || v_key.at, v_key.alias);
         v_joins := v_joins || format(
@@ -55,17 +57,19 @@ begin
             v_key.key, v_sql.hash, v_sql.images, v_key.alias, v_key.side, v_key.at);
     end loop;
     -- Of an update it is the key and what changed, from what to what: the rest is as it was and would only cost time.
-    select string_agg(format('unnest(p.%1$s%2$s) as %1$s%2$s', s.side, s.i), ', ' order by s.side, s.i),
+    select string_agg(format('unnest(p.%1$s%2$s) as %1$s%2$s', s.side, s.i), ', ' order by s.side, s.i) filter (where not s.also),
+        string_agg(format(', unnest(p.%1$s%2$s) as also%2$s', s.side, s.i), '' order by s.i) filter (where s.also),
+        string_agg(quote_ident(s.name), ', ' order by s.name collate "C", s.side) filter (where not s.also),
         string_agg(distinct format('p.b%1$s is not null as had%1$s', s.i), ', '),
         -- "Now" differs between a rehearsal and its apply; the moment the run began counts as equal.
         string_agg(case
-            when s.unsaid then null
+            when s.unsaid or s.also then null
             when s.stands is not null then format('case when %1$s is not null then coalesce(%2$s.hash::text, %1$s::text) end', s.value, s.stands) || s.told
             else case s.stored
             when 'timestamp with time zone' then format('case when %1$s = $2 then ''-infinity'' else %1$s end', s.value)
             when 'timestamp without time zone' then format('case when %1$s = $3 then ''-infinity'' else %1$s end', s.value)
             else s.value end || s.told end, ', ' order by s.name collate "C", s.side)
-    into v_unnest, v_had, v_values
+    into v_unnest, v_also, v_names, v_had, v_values
     from (
         select c.name, c.stored, c.i, d.side,
             case when p_operation <> 'U' or c.name = any(p_table.key_columns) and d.side = 'a' then format('u.%s%s', d.side, c.i)
@@ -79,23 +83,27 @@ begin
             exists (
                 select 1 from jsonb_to_recordset(v_held) as k (at integer, pack text, key integer)
                 where k.at = c.i and (p_own or p_operation = 'I' and k.pack = p_table.pack_name and k.key = k.at)
-            ) as unsaid
+            ) as unsaid, false as also
         from unnest(p_table.columns, p_table.stored_types) with ordinality as c (name, stored, i)
         cross join (values ('a'), ('b')) as d (side)
         where c.i <> all (v_stamped) and case when p_operation = 'U' then v_before[c.i] or c.name = any(p_table.key_columns) and d.side = 'a'
             when d.side = 'a' then v_after[c.i] else v_before[c.i] end
+        union all  -- for who wants to say which row it is
+        select null, null, c.i, case p_operation when 'D' then 'b' else 'a' end, null, null, null, false, true from unnest(p_also) as c (i)
     ) as s;
     -- A record's hash is linear in those of its columns: without hashing it once more, two rows that
     -- exchange an amount would add up to the same.
-    hash := format('hashint8extended(hash_record_extended(row(%s), 0), 0)', coalesce(v_values, '0'));
-    images := format('(select %s, %s from backfill_audit.%I as p where p.run_id = $1 and p.operation = %L) as u%s',
-        v_unnest, v_had, p_table.images_name, p_operation, v_joins);
+    hash := case when p_signed then format('encode(sha256(record_send(row(%L::text, %s))), ''hex'')', v_names, coalesce(v_values, '0'))
+        else format('hashint8extended(hash_record_extended(row(%s), 0), 0)', coalesce(v_values, '0')) end;
+    images := format('(select %s, %s%s from backfill_audit.%I as p where p.run_id = $1 and p.operation = %L) as u%s',
+        v_unnest, v_had, v_also, p_table.images_name, p_operation, v_joins);
 end;
 $$;
 
-comment on function backfill.hashed_images(backfill.backfill_log, backfill.tracked, text, boolean) is
+comment on function backfill.hashed_images(backfill.backfill_log, backfill.tracked, text, boolean, boolean, integer[]) is
 'SQL of the hash of a row that a run wrote, and of the rows u it is taken of; null where the run did nothing of the kind. $1 to $3: the run, when it
-began, that without a zone. Own: of what the row says by itself, without its keys that the database assigns and what they refer to.';
+began, that without a zone. Own: of what the row says by itself, without its keys that the database assigns and what they refer to.
+Signed: a sha256, hexadecimal, which is evidence, where the hash is quick. Also: places that stand in u as also<place>, after the operation.';
 
 create function backfill.change_hashes(p_run uuid)
 returns table (table_name text, operation text, business_key text, currency text, amount numeric, hash bigint)
@@ -164,7 +172,7 @@ comment on function backfill.written_since(text, text[], pg_snapshot) is
 'Which of these business keys a tracked table holds in a row that was written after a snapshot was taken.';
 
 revoke execute on function
-backfill.hashed_images(backfill.backfill_log, backfill.tracked, text, boolean),
+backfill.hashed_images(backfill.backfill_log, backfill.tracked, text, boolean, boolean, integer[]),
 backfill.change_hashes(uuid),
 backfill.written_since(text, text[], pg_snapshot)
 from public;

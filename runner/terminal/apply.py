@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from runner.errors import UsageError
 from runner.terminal.report import draw_findings, draw_report, draw_verdict, html_page
 from runner.terminal.verb import Actor, AllowRejects, AllRows, Answer, AsOf, Call, DryRun, Yes, verb
 
@@ -38,6 +41,14 @@ def apply(
             show_default=False,
         ),
     ] = None,
+    save_plan: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --dry-run: write what it found, to be signed.")
+    ] = None,
+    valid_for: Annotated[str, typer.Option(metavar="TIME", help="How long the saved plan holds.")] = "168h",
+    plan: Annotated[Path | None, typer.Option(metavar="FILE", help="Do what this saved plan says, or nothing.")] = None,
+    expect: Annotated[
+        str | None, typer.Option(metavar="SIGNATURE", help="Do what has this signature, or nothing.")
+    ] = None,
     all_rows: AllRows = False,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report for Finance as a page.")] = None,
     actor: Actor = None,
@@ -45,28 +56,54 @@ def apply(
     """Rehearse migrations, backfills and gates; then, unless --dry-run, do the same again and commit."""
     from runner.apply import Plan
     from runner.apply import apply as apply_
+    from runner.plan_file import read
 
+    if save_plan is not None and not dry_run:
+        raise UsageError("--save-plan writes what a rehearsal found: give --dry-run as well")
+    if plan is not None and (backfills or allow_rejects or as_of or expect):
+        raise UsageError("--plan says which backfills, as of when, and how many rejects: name none of them beside it")
+    if expect is not None and not re.fullmatch("[0-9a-f]{64}", expect):
+        raise UsageError("--expect is the signature of a dry run, 64 hexadecimal digits")
+    bound = read(plan) if plan is not None else None
     page = call.file(html)
+    saved = call.file(save_plan)
+    content: list[bytes] = []
     sink = call.row_sink(all_rows)
 
     def confirm(report: Report) -> bool:
         return call.confirm("Apply this?", report, partial(draw_findings, changes=not all_rows), yes=yes)
 
-    plan = Plan(
-        backfills=tuple(backfills or ()),
+    wanted = Plan(
+        backfills=bound.names if bound else tuple(backfills or ()),
         dry_run=dry_run,
-        allow_rejects=allow_rejects,
-        as_of=as_of,
+        allow_rejects=bound.allow_rejects if bound else allow_rejects,
+        as_of=(bound.as_of or None) if bound else as_of,
+        bound=bound,
+        expect=expect or "",
+        save=content.append if saved else None,
+        valid=_valid(valid_for),
         accept_taken=accept_taken,
         allow_non_transactional=allow_non_transactional,
         actor=actor,
         every_row=sink.add if sink else None,
         prove_undo=prove_undo,
     )
-    report = apply_(call.settings, plan, confirm=confirm, progress=call.progress)
+    report = apply_(call.settings, wanted, confirm=confirm, progress=call.progress)
     if report.verdict == "declined" and call.unasked:
         report = replace(report, verdict="not asked")
     if report.verdict in ("declined", "not asked") and call.shown:
         return Answer(report, draw_verdict, file=page, page=html_page)
+    if saved is not None and content:
+        saved.write(content[-1])
     draw = partial(draw_report, changes=not all_rows and not call.shown)
     return Answer(report, draw, rows=sink, file=page, page=html_page)
+
+
+def _valid(text: str) -> timedelta:
+    """How long a plan holds."""
+    from runner.settings import duration
+
+    try:
+        return timedelta(milliseconds=duration(text))
+    except ValueError as exc:
+        raise UsageError(f"--valid-for {text}: {exc}") from None

@@ -34,6 +34,7 @@ _HEADLINES = {
     "applied": ("Applied and committed.", "green"),
     "declined": ("Not applied: you said no. Nothing was changed.", "yellow"),
     "not asked": ("Not applied: nobody was asked (no terminal): give --yes. Nothing was changed.", "red"),
+    "plan differed": ("Not what was signed: nothing was changed.", "red"),
     "gate failed": ("Stopped by a gate: nothing was changed.", "red"),
     "apply differed": ("The apply differed from the rehearsal: nothing was changed.", "red"),
 }
@@ -156,7 +157,10 @@ def _next_step(report: Report) -> str:
         runs = "\n".join(f"  runner rollback {result.run_id}" for result in report.attempt.backfills)
         return f"To undo:\n{runs}"
     if report.verdict == "rehearsed":
-        return "To do it: the same without --dry-run."
+        exactly = f" To do exactly this, or nothing:\n  {report.command}" if report.command else ""
+        return f"To do it: the same without --dry-run.{exactly}"
+    if report.verdict == "plan differed":
+        return "Rehearse again, and have that signed: --dry-run --save-plan."
     if report.verdict == "apply differed" and report.unsteady:
         return "Another value in each attempt can never be the rehearsal's: mend what is named above first."
     if report.verdict == "apply differed":
