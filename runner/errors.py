@@ -1,7 +1,7 @@
 """Every error a person can meet, with its exit code, and the one place where driver errors become them.
 
 Exit codes: 0 done or nothing due, 1 error, 2 usage, 3 a gate or reject stopped it, 4 the apply differed
-from the rehearsal, 5 no lock or no serialization, 6 reversal refused.
+from the rehearsal or the signed plan, 5 no lock or no serialization, 6 reversal refused.
 """
 
 from __future__ import annotations
