@@ -24,7 +24,7 @@ from runner.database import Connection, connect, locked_transaction, retrying
 from runner.errors import EditedMigrationError, MigrationError, NotRehearsableError
 from runner.migration_files import defining, read
 from runner.migrations import Misfit
-from runner.pinned import own_names
+from runner.pinned import own_names, place, place_in_words
 from runner.plan_file import VALID, SavedPlan, Signing
 from runner.planning import ANALYZED, analyze_again
 from runner.proof import Proof
@@ -116,9 +116,9 @@ def apply(
             version = conn.info.parameter_status("server_version") or ""
             zone = conn.info.parameter_status("TimeZone") or ""
             return Report(
-                verdict, settings.shown, version, zone, started_at, last, rehearsal.seconds, outside, differences,
+                verdict, place(conn), version, zone, started_at, last, rehearsal.seconds, outside, differences,
                 committed_first, bool(plan.backfills), as_of.isoformat(sep=" ") if as_of else "",
-                attempts.all_causes if differences else (), _command(plan, last, as_of), advice,
+                attempts.all_causes if differences else (), _command(plan, last, as_of), place_in_words(conn), advice,
             )  # fmt: skip
 
         if rehearsal.stopped:

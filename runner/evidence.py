@@ -22,6 +22,7 @@ from psycopg.errors import Diagnostic
 from runner import migration_files
 from runner.database import Connection, connect, locked_transaction, transaction
 from runner.errors import RunnerError, SqlError
+from runner.pinned import place
 from runner.proof import Proof
 from runner.runs import chain_head
 from runner.settings import Settings
@@ -83,7 +84,7 @@ def verify(settings: Settings, anchor: str | None = None) -> Verification:
             ).fetchone() or ("", 0, 0)
             conn.rollback()
         return Verification(
-            settings.shown, conn.info.parameter_status("server_version") or "",
+            place(conn), conn.info.parameter_status("server_version") or "",
             datetime.now(UTC).isoformat(timespec="seconds"), head, links, runs, anchor is not None, tuple(found),
         )  # fmt: skip
 

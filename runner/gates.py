@@ -30,7 +30,7 @@ from psycopg.rows import dict_row, tuple_row
 from runner import cache, dbt_root
 from runner.database import connect, transaction
 from runner.errors import GateCompileError, GateError, RunnerError
-from runner.pinned import ROLE_NAMES, role_names
+from runner.pinned import ROLE_NAMES, place, role_names
 from runner.planning import plan_for_many
 from runner.settings import Settings
 from runner.shared_models import ONE_STATEMENT, Model, models_of, share
@@ -206,8 +206,8 @@ def check(settings: Settings, *, sample: int = 20, progress: Callable[[str], Non
         shared = _shared(conn, compiled)
         conn.execute("set transaction read only")
         results = tuple(_run(conn, gate, sample) for gate in shared)
-        server = conn.info.parameter_status("server_version") or ""
-    return GateCheck(settings.shown, server, results, unguarded)
+        server, at = conn.info.parameter_status("server_version") or "", place(conn)
+    return GateCheck(at, server, results, unguarded)
 
 
 def _unguarded(conn: psycopg.Connection[Any], settings: Settings, gates: Gates) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from runner.fit import fits
 from runner.indexes import Built
 from runner.migration_files import Migration, read
 from runner.migrations import Misfit
-from runner.pinned import role_names
+from runner.pinned import place, role_names
 from runner.result import Lock
 from runner.settings import Settings
 from runner.sql_text import statements
@@ -149,10 +149,10 @@ def migrate(settings: Settings, *, dry_run: bool, progress: Callable[[str], None
             for migration in todo:
                 work.apply(todo, migration)
             work.refresh()
-        version = conn.info.parameter_status("server_version") or ""
+        version, at = conn.info.parameter_status("server_version") or "", place(conn)
     verdict: Literal["migrated", "nothing pending", "rehearsed"] = "rehearsed" if dry_run else "migrated"
     return Migrated(
-        verdict if work.steps else "nothing pending", settings.shown, version, tuple(work.steps), tuple(work.misfits),
+        verdict if work.steps else "nothing pending", at, version, tuple(work.steps), tuple(work.misfits),
         time.perf_counter() - started, tuple(work.notes),
     )  # fmt: skip
 

@@ -82,3 +82,15 @@ def own_names(conn: psycopg.Connection[Any]) -> Iterator[None]:
     conn.execute(OWN_NAMES)
     yield
     conn.execute(PINNED_NAMES)
+
+
+def place(conn: psycopg.Connection[Any]) -> str:
+    """Where a connection is, as the server and libpq have it: `user=alice dbname=billing host=db.example port=5432`."""
+    info = conn.info
+    return f"user={info.user} dbname={info.dbname} host={info.host} port={info.port}"
+
+
+def place_in_words(conn: psycopg.Connection[Any]) -> str:
+    """The same for a question: `billing on db.example:5432 as alice`."""
+    info = conn.info
+    return f"{info.dbname} on {info.host}:{info.port} as {info.user}"

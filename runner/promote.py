@@ -17,7 +17,7 @@ from runner import migrations
 from runner.database import Connection, connect, transaction
 from runner.errors import RunnerError, translate
 from runner.money import money_text
-from runner.pinned import ROLE_NAMES
+from runner.pinned import ROLE_NAMES, place
 from runner.proof import Proof, proved
 from runner.settings import Settings
 from runner.snapshot import checksum
@@ -100,10 +100,10 @@ def promote(
             found.append(_due(conn, backfills, waivers))
             found += _checks(proof, left_out, progress)
         proof.roll_back()
-        server = conn.info.parameter_status("server_version") or ""
+        server, at = conn.info.parameter_status("server_version") or "", place(conn)
     return Promotion(
         stage=stage,
-        database=settings.shown,
+        database=at,
         server=server,
         checked_at=datetime.now(UTC).isoformat(timespec="seconds"),
         green=all(line.state != "red" for line in found),

@@ -214,6 +214,8 @@ class Report:
     """Of an apply that differed: columns that get another value in each attempt, and the way out."""
     command: str = ""
     """Of a rehearsal: the command that does this or nothing."""
+    where: str = ""
+    """`billing on db.example:5432 as alice`."""
     advice: str = ""
     """What had better be done first, where there is something: `runner migrate`, on a large database."""
 
@@ -257,6 +259,8 @@ class Reversal:
     stamped: tuple[Stamped, ...] = ()
     chain: str = ""
     """Its link of the chain, N:hash; empty where nothing was committed."""
+    where: str = ""
+    """`billing on db.example:5432 as alice`."""
 
     @property
     def kept(self) -> str:

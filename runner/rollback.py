@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeVar
 
 from runner.database import Connection, connect, locked_transaction, retrying
 from runner.errors import DigestError
-from runner.pinned import own_names
+from runner.pinned import own_names, place_in_words
 from runner.result import Reversal, Rewind, Stamped
 from runner.runs import Run, find_run, table_changes
 from runner.settings import Settings
@@ -169,6 +169,7 @@ def _reversal(conn: Connection, run_id: uuid.UUID, found: Found) -> tuple[Revers
         sample=tuple((table, key, result) for table, result, _, keys in rows for key in keys or ()),
         seconds=0.0,
         chain=undo.link or "",
+        where=place_in_words(conn),
         stamped=tuple(
             Stamped(one["table"], tuple(one["columns"]), one["rows"], tuple(one["triggers"]))
             for one in undo.metrics.get("stamped_anew", [])

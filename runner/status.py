@@ -13,6 +13,7 @@ from runner.database import Connection, connect, transaction
 from runner.fit import Fit, fits
 from runner.migration_files import Migration, read
 from runner.money import Money
+from runner.pinned import place
 from runner.runs import Run, list_runs
 from runner.settings import Settings
 
@@ -68,7 +69,7 @@ def status(settings: Settings, *, runs: int = 5) -> StatusReport:
             due = _due(conn, settings, unselected)
             last = list_runs(conn, runs)
         return StatusReport(
-            database=settings.shown,
+            database=place(conn),
             server=conn.info.parameter_status("server_version") or "",
             systems=settings.systems,
             unselected=unselected,

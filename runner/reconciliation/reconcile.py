@@ -15,6 +15,7 @@ from runner.database import Connection, connect, retrying, transaction
 from runner.errors import SqlError
 from runner.load import LandedFile
 from runner.money import Money, money_text
+from runner.pinned import place
 from runner.reconciliation.finance_ledger import import_finance_ledger
 from runner.settings import Settings
 from runner.text import cleaned, plain
@@ -111,7 +112,7 @@ def reconcile(
             with conn.transaction():
                 conn.execute("set transaction read only")
                 progress("counting")
-                found = _look(conn, settings, sample)
+                found = _look(conn, sample)
                 if file is not None:
                     progress("comparing")
                     found = _compare(conn, found, file, imported, tolerance, sample)
@@ -124,7 +125,7 @@ def reconcile(
         return retrying(lambda: compared(conn), settings)
 
 
-def _look(conn: Connection, settings: Settings, sample: int) -> Reconciliation:
+def _look(conn: Connection, sample: int) -> Reconciliation:
     read_only = conn.execute("show transaction_read_only").fetchone()
     measures = conn.execute("select * from billing.reconciliation_summary()").fetchall()
     if not any(row[0] == "invoices" for row in measures):
@@ -132,7 +133,7 @@ def _look(conn: Connection, settings: Settings, sample: int) -> Reconciliation:
     samples = conn.execute("select * from billing.reconciliation_samples(%s)", [sample]).fetchall()
     return Reconciliation(
         verdict="reported",
-        database=settings.shown,
+        database=place(conn),
         read_only=read_only == ("on",),
         measures=tuple(Measure(*row) for row in measures),
         samples=tuple((row[0], row[1]) for row in samples),

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from runner.errors import UsageError
+from runner.money import add_money, money_text
 from runner.terminal.report import draw_findings, draw_report, draw_verdict, html_page
 from runner.terminal.verb import Actor, AllowRejects, AllRows, Answer, AsOf, Call, DryRun, Yes, verb
+from runner.text import counted
 
 if TYPE_CHECKING:
     from runner.result import Report
@@ -71,7 +73,7 @@ def apply(
     sink = call.row_sink(all_rows)
 
     def confirm(report: Report) -> bool:
-        return call.confirm("Apply this?", report, partial(draw_findings, changes=not all_rows), yes=yes)
+        return call.confirm(question(report), report, partial(draw_findings, changes=not all_rows), yes=yes)
 
     wanted = Plan(
         backfills=bound.names if bound else tuple(backfills or ()),
@@ -107,3 +109,15 @@ def _valid(text: str) -> timedelta:
         return timedelta(milliseconds=duration(text))
     except ValueError as exc:
         raise UsageError(f"--valid-for {text}: {exc}") from None
+
+
+def question(report: Report) -> str:
+    """What a yes would do, with the facts: how much, and to what, as whom."""
+    attempt = report.attempt
+    todo = [f"apply {counted(len(attempt.migrations), 'migration')}"] if attempt.migrations else []
+    if attempt.backfills:
+        money = add_money(*(backfill.due_money for backfill in attempt.backfills))
+        rows = counted(sum(backfill.rows for backfill in attempt.backfills), "row")
+        todo.append(f"write {rows}{'' if money is None else f', {money_text(money)}'},")
+    text = " and ".join(todo)
+    return f"{text[:1].upper()}{text[1:]} to {report.where}?"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from runner.errors import UsageError
-from runner.terminal.output import changes_by_table, escape, table
+from runner.money import add_money, money_text
+from runner.terminal.output import changes_by_table, escape, rows_in, table
 from runner.terminal.verb import Actor, Answer, Call, DryRun, Yes, verb
 from runner.text import counted
 
@@ -37,10 +39,10 @@ def rollback(
         raise UsageError("name one run: `runner rollback RUN`, or with all after it `runner rollback --since RUN`")
 
     def confirm(reversal: Reversal) -> bool:
-        return call.confirm("Undo this?", reversal, draw_found, yes=yes)
+        return call.confirm(question([reversal]), reversal, draw_found, yes=yes)
 
     def confirm_all(rewind: Rewind) -> bool:
-        return call.confirm("Undo all of these?", rewind, draw_all_found, yes=yes)
+        return call.confirm(question(rewind.reversals), rewind, draw_all_found, yes=yes)
 
     if since is not None:
         rewound = rollback_since(
@@ -53,6 +55,15 @@ def rollback(
     if done.verdict == "declined" and call.unasked:
         done = replace(done, verdict="not asked")
     return Answer(done, draw_outcome if call.shown else draw_reversal)
+
+
+def question(reversals: Sequence[Reversal]) -> str:
+    """What a yes would undo, with the facts: how much, and where, as whom."""
+    what = f"run {str(reversals[0].run_id)[:8]}" if len(reversals) == 1 else f"these {len(reversals)} runs"
+    tables = [table for reversal in reversals for table in reversal.tables]
+    money = add_money(*(table.money for table in tables))
+    worth = f", {money_text(money)}" if money else ""
+    return f"Undo {what}: {counted(rows_in(tables), 'row')}{worth}, in {reversals[0].where}?"
 
 
 def draw_reversal(reversal: Reversal, out: Console) -> None:

@@ -161,7 +161,13 @@ class Call:
             with printing():
                 draw(cleaned(result), self.out)
             self.shown = True
-        answer = ask(question)
+        try:
+            answer = ask(question)
+        except (KeyboardInterrupt, typer.Abort):
+            kept = getattr(result, "kept", "")
+            raise RunnerError(
+                f"interrupted at the question: nothing {'else ' if kept else ''}was written. {kept}".rstrip()
+            ) from None
         self.unasked = answer is None
         return bool(answer)
 

@@ -100,7 +100,7 @@ def asked(url: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], Ca
             assert process.stderr is not None
             progress(process, "rehearsing: gates")
             seen = ""
-            while "Apply this?" not in seen:
+            while "? [y/N]" not in seen:
                 character = process.stderr.read(1)
                 assert character, seen
                 seen += character
