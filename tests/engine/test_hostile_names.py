@@ -62,8 +62,9 @@ def test_a_hostile_name_is_tracked_changed_and_undone(conn: psycopg.Connection, 
     table = named(":SCHEMA.:TABLE", **names)
     child = named(":SCHEMA.:CHILD", **names)
     conn.execute(
-        "select backfill.track(%s, p_business_key => %s, p_money => %s, p_stamped => %s)",
-        [table, [names["KEY"], names["CENTS"]], names["CENTS"], [names["STAMP"]]],
+        """select backfill.track(%s, p_business_key => %s, p_money => %s, p_currency => %s, p_stamped => %s,
+            p_void => %s)""",
+        [table, [names["KEY"], names["CENTS"]], names["CENTS"], names["TEXT"], [names["STAMP"]], ["kind", "b", name]],
     )
     conn.execute("select backfill.track(%s)", [child])
     conn.commit()
@@ -89,7 +90,7 @@ def test_a_hostile_name_is_tracked_changed_and_undone(conn: psycopg.Connection, 
     assert rows(conn, "select table_name, money from backfill.run_totals(%s) where money is not null", [run_id]) == [
         (
             value(conn, "select table_name from backfill.tracked where relation = %s::regclass", [table]),
-            {"amounts": 202},
+            {"X": -100, "Y void": -200, "Z": -1, "W void": 101, "W": 2, "amounts": 400},
         )
     ]
     assert set(reverse(conn, run_id)) == {"restored"}
