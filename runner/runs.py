@@ -62,6 +62,9 @@ class Run:
         return int(self.due["rows"])
 
 
+MOST: Final = 300_000
+"""Rows of a run among which a sample looks for the last and the largest; of more it sees the first ones."""
+
 _COLUMNS: Final = """run_id, backfill, mode, status, actor, started_at, completed_at, subject, parameters, metrics,
     errors, digest, reverses, reversed_by,
     (select c.link || ':' || c.hash from backfill.chain as c where c.run_id = l.run_id and c.kind = 'run') as link,
@@ -76,8 +79,39 @@ _CHANGES: Final = """
     from backfill.change_log where run_id = %s
 """
 
-_SAMPLE: Final = f"""
-    select * from ({_CHANGES} limit greatest(%s, 1000)) as first order by table_name, business_key limit %s
+_OWN: Final = """
+    select coalesce(
+        (select c.tables[1] from backfill.catalog as c where c.backfill = l.backfill and c.tables[1] = any (t.names)),
+        t.names[1])
+    from backfill.backfill_log as l
+    cross join lateral (
+        select array_agg(r.table_name order by r.inserted + r.updated + r.deleted desc, r.table_name) as names
+        from backfill.run_totals(l.run_id) as r) as t
+    where l.run_id = %s
+"""
+# Half of them the first by key, a quarter the last, a quarter those that move most; only keys and money are unpacked.
+_PICKED: Final = f"""
+    select statement, pack, row_no
+    from (
+        select *, row_number() over (order by key) as first, row_number() over (order by key desc) as last,
+            row_number() over (order by moved desc, key) as largest
+        from (
+            select statement, pack, row_no, business_key collate "C" as key,
+                abs(coalesce(amount_after, 0) - coalesce(amount_before, 0)) as moved
+            from backfill.change_log where run_id = %(run)s and table_name = %(table)s limit {MOST}
+        ) as own
+    ) as placed
+    order by (first <= %(limit)s - 2 * (%(limit)s / 4) or last <= %(limit)s / 4 or largest <= %(limit)s / 4) desc, first
+    limit %(limit)s
+"""  # noqa: S608 - constant text
+_THOSE: Final = f"""
+    {_CHANGES} and table_name = %s and statement = any (%s) and pack = any (%s)
+        and (statement, pack, row_no) in (select * from unnest(%s::bigint[], %s::integer[], %s::bigint[]))
+    order by business_key collate "C", statement
+"""  # noqa: S608 - constant text
+_OTHERS: Final = f"""
+    select * from ({_CHANGES} and table_name <> %s limit greatest(%s, 1000)) as first
+    order by table_name, business_key limit %s
 """  # noqa: S608 - constant text
 
 
@@ -123,8 +157,16 @@ def _change(
 
 
 def sample_changes(conn: Connection, run_id: uuid.UUID, limit: int) -> list[Change]:
-    """`limit` changes of a run by business key, out of the first thousand: the others need not be unpacked."""
-    rows = conn.execute(_SAMPLE, [run_id, limit, limit]).fetchall()
+    """`limit` changes of a run: of the backfill's own table the first, the last and the largest, then others."""
+    own = conn.execute(_OWN, [run_id]).fetchone()
+    if own is None or own[0] is None:
+        return []
+    picked = conn.execute(_PICKED, {"run": run_id, "table": own[0], "limit": limit}).fetchall()
+    statements, packs, places = ([*values] for values in zip(*picked, strict=True)) if picked else ([], [], [])
+    those = [run_id, own[0], statements, packs, statements, packs, places]
+    rows = conn.execute(_THOSE, those).fetchall() if picked else []
+    if len(rows) < limit:
+        rows += conn.execute(_OTHERS, [run_id, own[0], limit, limit - len(rows)]).fetchall()
     return [_change(*row) for row in rows]
 
 
