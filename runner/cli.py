@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
@@ -17,7 +17,21 @@ from runner.invoices import terminal as invoices
 from runner.lending import terminal as lending
 from runner.reconciliation import terminal as reconciliation
 from runner.rent import terminal as rent
-from runner.terminal import apply, audit, demo, doctor, gates, log, migrate, promote, rollback, snapshot, status, waive
+from runner.terminal import (
+    apply,
+    audit,
+    demo,
+    doctor,
+    gates,
+    log,
+    migrate,
+    promote,
+    rejects,
+    rollback,
+    snapshot,
+    status,
+    waive,
+)
 from runner.text import clean_stream, json_text
 
 _UsageError: Any = typer.BadParameter.__mro__[1]  # click's, wherever typer keeps it
@@ -63,6 +77,25 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import platform
+        from importlib.metadata import version
+
+        typer.echo(f"runner {version('backfill-runner')}, Python {platform.python_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options of the runner itself; they are acted upon as they are read."""
+
+
 GROUPS: Final = {
     "load": "Load files into staging; loading a file twice is a no-op.",
     "verify": "Prove that files are in the database, or the audit is whole (exit 0), or list what is not (exit 3).",
@@ -77,6 +110,7 @@ VERBS: Final[dict[str, Callable[..., None]]] = {
     "migrate": migrate.migrate,
     "status": status.status,
     "log": log.log,
+    "rejects": rejects.rejects,
     "rollback": rollback.rollback,
     "doctor": doctor.doctor,
     "gates": gates.gates,

@@ -102,6 +102,7 @@ def draw_verdict(report: Report, out: Console) -> None:
     headline, colour = _headline(report)
     out.print(f"\n[bold {colour}]{headline}[/] {_next_step(report)}".rstrip())
     if report.command:
+        out.print("To do exactly this, or nothing:")
         out.print(f"  {report.command}", markup=False, soft_wrap=True)  # on one line: it is copied
     if report.attempt.chain and report.verdict == "applied":
         out.print(f"Chain {report.attempt.chain}", markup=False, soft_wrap=True)
@@ -159,7 +160,7 @@ def _next_step(report: Report) -> str:
         runs = "\n".join(f"  runner rollback {result.run_id}" for result in report.attempt.backfills)
         return f"To undo:\n{runs}"
     if report.verdict == "rehearsed":
-        return "To do it: the same without --dry-run." + (" To do exactly this, or nothing:" if report.command else "")
+        return "To do it: the same without --dry-run."
     if report.verdict == "plan differed":
         return "Rehearse again, and have that signed: --dry-run --save-plan."
     if report.verdict == "apply differed" and report.unsteady:
