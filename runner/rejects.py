@@ -46,7 +46,7 @@ class Rejects:
 
 
 def rejects(settings: Settings, names: Sequence[str] = ()) -> Rejects:
-    """The rejects of these backfills, or of all of the selected systems. Raises BF009 or UsageError for a wrong name."""
+    """The rejects of these backfills, or of all of the selected systems. BF009 or UsageError for a wrong name."""
     found: list[Rejected] = []
     with connect(settings, application_name="runner rejects") as conn, transaction(conn, settings):
         conn.execute("set transaction read only")

@@ -114,8 +114,9 @@ begin
     loop
         if not exists (select 1 from pg_attribute where attrelid = p_relation and attname = v_column.name and not attisdropped) then
             raise exception 'table % cannot be tracked: it has no %', v_table.table_name, v_column.kind || ' ' || v_column.name
-                using errcode = 'BF002', hint = coalesce(v_table.doubt ->> 'way' || ' Or ', '')
-                    || format('Name the columns: select backfill.track(%L, ''{...}'', ''...'');', v_table.table_name);
+                using errcode = 'BF002', hint = coalesce(v_table.doubt ->> 'way' || ' Or ', '') || format(case v_column.kind
+                    when 'money column' then 'Name another, or none: select backfill.track(%L, p_money => '''');'
+                    else 'Name the columns: select backfill.track(%L, ''{...}'', ''...'');' end, v_table.table_name);
         elsif v_column.kind = 'stamped column' and v_column.name = any (v_table.key_columns) then
             raise exception 'table % cannot be tracked: its stamped column % is of the primary key', v_table.table_name, v_column.name using errcode = 'BF002';
         end if;
@@ -125,7 +126,8 @@ begin
         when v_table.currency is not null or v_table.currency_column is not null or v_table.void is not null
             then 'it has a currency, or something void, and no money column: name it with p_money' end;
     if v_why is not null then
-        raise exception 'table % cannot be tracked: %', v_table.table_name, v_why using errcode = 'BF002';
+        raise exception 'table % cannot be tracked: %', v_table.table_name, v_why using errcode = 'BF002',
+            hint = format('select backfill.track(%L, p_money => ''...'', p_currency => ''...''); an empty text takes either back.', v_table.table_name);
     end if;
 
     perform backfill.make_images(v_table);
@@ -141,6 +143,9 @@ begin
             v_at := backfill.add_images(v_table, v_column.stored);
         elsif v_table.types[v_at] is distinct from v_column.type then
             begin
+                if v_column.name = v_table.money and (v_column.stored = 'numeric') <> (v_table.stored_types[v_at] = 'numeric') then
+                    raise data_exception;  -- what were minor units would be read as units, or the other way round
+                end if;
                 perform backfill.retype_images(v_table, v_at, v_column.type, v_column.stored);
             exception
                 when data_exception or cannot_coerce or undefined_function or check_violation then

@@ -212,6 +212,47 @@ def test_money_and_currency_can_be_taken_back(bill: psycopg.Connection) -> None:
     assert rows(bill, "select row_count, money from backfill.control_totals('{public.bill}')") == [(6, None)]
 
 
+@pytest.mark.parametrize(
+    ("kind", "change", "value_of_one"),
+    [
+        ("bigint", "alter column cost type numeric(10, 2) using cost / 100.0", "3.00"),
+        ("numeric(10, 2)", "alter column cost type bigint using (cost * 100)::bigint", "3"),
+        ("numeric(10, 2)", "alter column cost type numeric(14, 4)", "3.0000"),
+        ("integer", "alter column cost type bigint", "3"),
+    ],
+)
+def test_minor_units_that_become_units_do_not_multiply_the_past(
+    conn: psycopg.Connection, kind: str, change: str, value_of_one: str
+) -> None:
+    make(conn, f"create table thing (id integer primary key, cost {kind})")
+    do(conn, "select backfill.track('thing', p_money => 'cost', p_currency => 'EUR')")
+    first = done(conn, "insert into thing values (1, 1), (2, 2)")
+    logged = "select metrics -> 'tables' -> 'public.thing' -> 'money' from backfill.backfill_log where run_id = %s"
+    before = value(conn, logged, [first])
+    do(conn, f"alter table thing {change}")
+    conn.commit()
+    second = done(conn, "insert into thing values (3, 3)")
+    per_unit = 100 if "numeric" in change else 1
+    assert rows(conn, "select money from backfill.run_totals(%s)", [second]) == [({"EUR": 3 * per_unit},)]
+    assert value(conn, "select cost::text from thing where id = 3") == value_of_one
+    assert value(conn, logged, [first]) == before
+    # Of the first run it is the same as ever, or, where the unit is another, not said.
+    assert rows(conn, "select money from backfill.run_totals(%s)", [first]) in ([(before,)], [({},)])
+    assert reverse(conn, second) == {"restored": 1}
+
+
+def test_a_money_column_that_is_gone_can_be_taken_back(bill: psycopg.Connection) -> None:
+    do(bill, "alter table bill drop column total")
+    bill.commit()
+    with pytest.raises(psycopg.Error) as caught:
+        do(bill, "select backfill.begin_run('x')")
+    assert "Name another, or none: select backfill.track('public.bill', p_money => '');" in refused(caught)
+    bill.rollback()
+    do(bill, "select backfill.track('public.bill', p_money => '')")
+    run_id = done(bill, "delete from bill")
+    assert rows(bill, "select deleted, money from backfill.run_totals(%s)", [run_id]) == [(6, None)]
+
+
 def test_what_is_void_is_counted_apart(bill: psycopg.Connection) -> None:
     do(
         bill,
