@@ -62,7 +62,7 @@ class Run:
         return int(self.due["rows"])
 
 
-MOST: Final = 300_000
+MOST: Final = 50_000
 """Rows of a run among which a sample looks for the last and the largest; of more it sees the first ones."""
 
 _COLUMNS: Final = """run_id, backfill, mode, status, actor, started_at, completed_at, subject, parameters, metrics,

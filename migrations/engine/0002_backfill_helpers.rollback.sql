@@ -5,6 +5,7 @@ drop function backfill.refuse_change();
 drop function backfill.is_own(xid);
 drop function backfill.require_own_temp(text[]);
 drop function backfill.create_unique_index(text, text, text[], text, text, text, text, boolean);
+drop function backfill.money_of(text);
 drop function backfill.require_columns(text, jsonb, boolean);
 drop function backfill.needs_settings(text);
 drop function backfill.is_wordless(oid);

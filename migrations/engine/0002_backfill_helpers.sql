@@ -117,6 +117,37 @@ comment on function backfill.require_columns(text, jsonb, boolean) is
 'Refuses (BF006), naming every misfit, unless the table has these columns: {"column": "type|other type"}.
 Writable: no other column may be NOT NULL without a default.';
 
+create function backfill.money_of(p_relation text) returns table (amount text, type text, currency text)
+language plpgsql stable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    v_types jsonb := (
+        select jsonb_object_agg(a.attname, jsonb_build_object('type', format_type(a.atttypid, -1), 'wordless', backfill.is_wordless(a.atttypid)))
+        from pg_attribute as a
+        where a.attrelid = to_regclass(p_relation) and a.attname in ('cents', 'amount', 'currency') and a.attnum > 0 and not a.attisdropped);
+begin
+    if v_types -> 'cents' ->> 'type' not in ('smallint', 'integer', 'bigint') then
+        raise exception '%.cents is %, wanted is bigint', p_relation, v_types -> 'cents' ->> 'type'
+            using errcode = 'BF006', hint = 'sum() of a bigint is numeric: sum(...)::bigint. Or name it amount, in units: amount numeric.';
+    elsif not v_types ? 'cents' and v_types -> 'amount' ->> 'type' <> 'numeric' then
+        raise exception '%.amount is %, wanted is numeric', p_relation, v_types -> 'amount' ->> 'type'
+            using errcode = 'BF006', hint = 'Minor units of type bigint are called cents.';
+    elsif (v_types -> 'currency' ->> 'wordless')::boolean then
+        raise exception '%.currency is %, wanted is text', p_relation, v_types -> 'currency' ->> 'type' using errcode = 'BF006';
+    end if;
+    amount := case when v_types ? 'cents' then 'x.cents' when v_types ? 'amount' then 'x.amount' end;
+    type := case when v_types ? 'cents' then 'bigint' else 'numeric' end;
+    currency := backfill.currency_sql(case when v_types ? 'currency' then 'x.currency' end, null);
+    return next;
+end;
+$$;
+
+comment on function backfill.money_of(text) is
+'The money of a due or rejects view, as expressions over x: cents bigint (minor units), or without it amount numeric (units), or neither; and
+currency text or none. Refused (BF006) where they are of other types.';
+
 create function backfill.create_unique_index(
     p_index text, p_relation text, p_columns text[], p_where text default null, p_message text default null,
     p_found text default 'count(*) || '' rows''',

@@ -20,7 +20,10 @@ comment on function backfill.minor_digits(text) is
 
 create function backfill.minor_factor(p_currency text) returns numeric
 language sql immutable parallel safe
-return case backfill.minor_digits(p_currency) when 2 then 100 else ('1e' || backfill.minor_digits(p_currency))::numeric end;
+return case backfill.minor_digits(p_currency)
+    when 2 then 100
+    else ('1e' || backfill.minor_digits(p_currency)::text)::numeric
+end;
 
 comment on function backfill.minor_factor(text) is 'Minor units in one unit of a currency: EUR 100, JPY 1, KWD 1000.';
 
@@ -70,22 +73,38 @@ comment on function backfill.currency_sql(text, text, text, text[]) is
 'SQL expression: the key of a row''s money: its currency, from its column''s value, or the constant where there is none; "EUR void" where the value
 of another column is one of those that mean void.';
 
+create function backfill.sums_by_currency(p_groups text, p_type text) returns text
+language sql immutable
+security invoker
+set search_path = pg_catalog, pg_temp
+as $$
+    -- Converted as sums, of amounts with as many decimals: row by row it would cost more than all the rest.
+    select format('select coalesce(sum(s.n), 0)::bigint, coalesce(jsonb_object_agg(s.currency, trim_scale(s.amount)) '
+        'filter (where s.amount <> 0), ''{}''), coalesce(sum(s.finer), 0)::bigint '
+        'from (select g.currency, sum(g.n) as n, sum(%s) as amount, sum(g.given) filter (where %s) as finer from (%s) as g group by g.currency) as s',
+        backfill.minor_sql('g.total', p_type, 'g.currency'),
+        -- Without decimals that could be counted (NaN), it is no amount that a currency can have.
+        case when p_type = 'numeric' then 'g.told and (g.digits <= backfill.minor_digits(g.currency)) is not true' else 'false' end, p_groups);
+$$;
+
+comment on function backfill.sums_by_currency(text, text) is
+'SQL query of one row, of groups (currency, digits, told, n, given, total) of amounts of this stored type: how many rows, their money by currency,
+and how many of the amounts that are to be told of have more decimals than their currency.';
+
 create function backfill.sum_of_money(p_from text, p_amount text, p_type text, p_currency text) returns text
 language sql immutable
 security invoker
 set search_path = pg_catalog, pg_temp
 as $$
-    -- Of one currency without groups, which would cost.
+    -- Of one currency in one group, whatever there is.
     select case when p_amount is null then format('select count(*), null::jsonb, 0::bigint from %s', p_from)
-        else format('select coalesce(sum(s.n), 0)::bigint, coalesce(jsonb_object_agg(s.currency, trim_scale(s.amount)) '
-            'filter (where s.amount <> 0), ''{}''), coalesce(sum(s.finer), 0)::bigint '
-            'from (select %6$s as currency, count(*) as n, sum(m.minor) as amount, %4$s as finer '
-            'from (select %1$s as currency, %2$s as minor, %5$s as given from %3$s) as m group by %7$s) as s',
-            p_currency, backfill.minor_sql(p_amount, p_type, p_currency), p_from,
-            -- Without an amount in minor units (NaN), it is none that a currency can have.
-            case when p_type = 'numeric' then 'count(*) filter (where m.given is not null and (m.minor = trunc(m.minor)) is not true)' else '0::bigint' end,
-            p_amount, case when p_currency like '''%' then p_currency else 'm.currency' end, case when p_currency like '''%' then '()' else 'm.currency' end)
-    end;
+        else backfill.sums_by_currency(format(
+            'select %1$s as currency, %2$s as digits, true as told, count(*) as n, count(%3$s) as given, sum(%3$s) as total from %4$s group by %5$s',
+            p_currency, d.digits, p_amount, p_from,
+            coalesce(nullif(concat_ws(', ', case when p_currency not like '''%' then p_currency end, case when p_type = 'numeric' then d.digits end), ''),
+                '()')), p_type)
+        end
+    from (select case when p_type = 'numeric' then format('scale(trim_scale(%s))', p_amount) else '0' end as digits) as d;
 $$;
 
 comment on function backfill.sum_of_money(text, text, text, text) is
@@ -143,21 +162,20 @@ begin
         return 'select null::jsonb, 0::bigint';
     end if;
     -- Where a whole pack left a column alone, b is null and it was as it is after; where it left both alone, nothing is to be said.
-    select string_agg(format('select %s as currency, %s %s as amount, %s as finer from (select unnest(%s) as m%s%s) as u where p.operation <> %L',
-            c.currency, s.sign, c.minor,
-            case when s.sign = '' and p_type = 'numeric'
-                then format('u.m is not null and (%1$s = trunc(%1$s)) is not true', c.minor) else 'false' end,
+    select string_agg(format('select %s as currency, %s u.m::numeric as amount, %s as digits, %L::boolean as told '
+            'from (select unnest(%s) as m%s%s) as u where p.operation <> %L',
+            backfill.currency_sql(case when p_currency_place is not null then 'u.c' end, p_currency,
+                case when p_void_place is not null then 'u.v' end, p_void),
+            s.sign, case when p_type = 'numeric' then 'scale(trim_scale(u.m))' else '0' end, s.sign = '',
             replace(s.image, '%', p_money::text), ', unnest(' || replace(s.image, '%', p_currency_place::text) || ') as c',
             ', unnest(' || replace(s.image, '%', p_void_place::text) || ') as v', s.without), ' union all ')
     into v_sides
-    from (values ('', 'p.a%', 'D'), ('-', 'coalesce(p.b%, case p.operation when ''U'' then p.a% end)', 'I')) as s (sign, image, without)
-    cross join lateral (select x.currency, backfill.minor_sql('u.m', p_type, x.currency) as minor
-        from (select backfill.currency_sql(case when p_currency_place is not null then 'u.c' end, p_currency,
-            case when p_void_place is not null then 'u.v' end, p_void) as currency) as x) as c;
-    return format('select coalesce(jsonb_object_agg(s.currency, trim_scale(s.amount)) filter (where s.amount <> 0), ''{}''), coalesce(sum(s.finer), 0)::bigint '
-        'from (select x.currency, sum(x.amount) as amount, count(*) filter (where x.finer) as finer from backfill_audit.%I as p cross join lateral (%s) as x '
-        'where p.run_id = $1 and (p.operation <> ''U'' or p.b%s is not null%s%s) group by x.currency) as s',
-        p_images, v_sides, p_money, ' or p.b' || p_currency_place || ' is not null', ' or p.b' || p_void_place || ' is not null');
+    from (values ('', 'p.a%', 'D'), ('-', 'coalesce(p.b%, case p.operation when ''U'' then p.a% end)', 'I')) as s (sign, image, without);
+    return format('select t.money, t.finer from (%s) as t (n, money, finer)', backfill.sums_by_currency(format(
+        'select x.currency, x.digits, x.told, count(*) as n, count(x.amount) as given, sum(x.amount) as total '
+        'from backfill_audit.%I as p cross join lateral (%s) as x '
+        'where p.run_id = $1 and (p.operation <> ''U'' or p.b%s is not null%s%s) group by x.currency, x.digits, x.told',
+        p_images, v_sides, p_money, ' or p.b' || p_currency_place || ' is not null', ' or p.b' || p_void_place || ' is not null'), p_type));
 end;
 $$;
 
@@ -266,34 +284,3 @@ $$;
 comment on function backfill.money_column(regclass, text, text, text[]) is
 'What keeps these from being a table''s money: its type, a currency that is neither a column of words nor a code, and what is to say void, a column
 and its values. Null where nothing does.';
-
-create function backfill.money_of(p_relation text) returns table (amount text, type text, currency text)
-language plpgsql stable
-security invoker
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    v_types jsonb := (
-        select jsonb_object_agg(a.attname, jsonb_build_object('type', format_type(a.atttypid, -1), 'wordless', backfill.is_wordless(a.atttypid)))
-        from pg_attribute as a
-        where a.attrelid = to_regclass(p_relation) and a.attname in ('cents', 'amount', 'currency') and a.attnum > 0 and not a.attisdropped);
-begin
-    if v_types -> 'cents' ->> 'type' not in ('smallint', 'integer', 'bigint') then
-        raise exception '%.cents is %, wanted is bigint', p_relation, v_types -> 'cents' ->> 'type'
-            using errcode = 'BF006', hint = 'sum() of a bigint is numeric: sum(...)::bigint. Or name it amount, in units: amount numeric.';
-    elsif not v_types ? 'cents' and v_types -> 'amount' ->> 'type' <> 'numeric' then
-        raise exception '%.amount is %, wanted is numeric', p_relation, v_types -> 'amount' ->> 'type'
-            using errcode = 'BF006', hint = 'Minor units of type bigint are called cents.';
-    elsif (v_types -> 'currency' ->> 'wordless')::boolean then
-        raise exception '%.currency is %, wanted is text', p_relation, v_types -> 'currency' ->> 'type' using errcode = 'BF006';
-    end if;
-    amount := case when v_types ? 'cents' then 'x.cents' when v_types ? 'amount' then 'x.amount' end;
-    type := case when v_types ? 'cents' then 'bigint' else 'numeric' end;
-    currency := backfill.currency_sql(case when v_types ? 'currency' then 'x.currency' end, null);
-    return next;
-end;
-$$;
-
-comment on function backfill.money_of(text) is
-'The money of a due or rejects view, as expressions over x: cents bigint (minor units), or without it amount numeric (units), or neither; and
-currency text or none. Refused (BF006) where they are of other types.';
