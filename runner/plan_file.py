@@ -31,8 +31,11 @@ _SHOWN: Final = 20
 """Rows of a difference that are told one by one."""
 
 _DATABASE: Final = """
-    select current_database(), (select system_identifier::text from pg_control_system()),
-        (select timeline_id from pg_control_checkpoint())
+    select current_database(),
+        case when has_function_privilege('pg_control_system()', 'execute')
+            then (select system_identifier::text from pg_control_system()) end,
+        case when has_function_privilege('pg_control_checkpoint()', 'execute')
+            then (select timeline_id from pg_control_checkpoint()) end
 """
 _ROWS: Final = """
     select table_name, business_key, operation, currency, amount, left(sha256, 32) from backfill.signed_rows(%s)
@@ -177,11 +180,14 @@ def read(path: Path) -> SavedPlan:
     if said != _sha256(content):
         raise PlanError(f"{path} was changed since it was made: its content has another sha256 than it says")
     found = content["plan"]
-    backfills = [
-        Planned(**{**item, "rows": [Row(**{**row, "money": _money(row["money"])}) for row in item["rows"]]})
-        for item in found["backfills"]
-    ]
-    return SavedPlan(**{**found, "backfills": backfills})
+    try:
+        backfills = [
+            Planned(**{**item, "rows": [Row(**{**row, "money": _money(row["money"])}) for row in item["rows"]]})
+            for item in found["backfills"]
+        ]
+        return SavedPlan(**{**found, "backfills": backfills})
+    except (TypeError, KeyError, AttributeError) as exc:
+        raise PlanError(f"{path} is no plan: it lacks what one has. A plan is written by --save-plan") from exc
 
 
 def require(conn: Connection, settings: Settings, plan: SavedPlan, gates: Gates) -> None:
@@ -219,7 +225,9 @@ def differences(plan: SavedPlan, attempt: Attempt, signing: Signing) -> Iterator
             continue
         if there is None:
             yield f"{name}: nothing is due any more; {counted(len(planned.rows), 'row')} in the plan"
-        elif there.signature == planned.signature:
+        elif there.rejects != planned.rejects:
+            yield f"{name}: {counted(there.rejects, 'reject')}, {planned.rejects:,} in the plan"
+        if there is not None and there.signature == planned.signature:
             continue
         yield from _rows(name, planned.rows, signing.rows.get(name, []))
 

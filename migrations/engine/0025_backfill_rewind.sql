@@ -214,7 +214,7 @@ begin
         v_table.stamped := array(select coalesce(p_columns ->> s, s) from unnest(v_table.stamped) as s);
         v_table.money := coalesce(p_columns ->> v_table.money, v_table.money);
         v_table.currency_column := coalesce(p_columns ->> v_table.currency_column, v_table.currency_column);
-        v_table.void := coalesce(p_columns ->> v_table.void[1], v_table.void[1]) || v_table.void[2:];
+        v_table.void := case when v_table.void is not null then coalesce(p_columns ->> v_table.void[1], v_table.void[1]) || v_table.void[2:] end;
     end if;
     v_table.relation := p_relation;
     v_table := backfill.follow_columns(v_table);

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from runner.plan_file import _sha256
 from tests.story import SAMPLE_CHARGES, adopt, run, sql
 
 OURS = "select count(*) from property.charges where created_by is null"
@@ -103,16 +104,43 @@ def test_after_a_change_of_the_data_nothing_is_done_and_the_rows_are_named(url: 
     assert re.search(row, text), text
 
 
+def write(file: Path, content: dict[str, Any]) -> None:
+    """As whoever edits a plan would who knows how it is made."""
+    content.pop("sha256", None)
+    file.write_text(json.dumps({**content, "sha256": _sha256(content)}))
+
+
+def test_a_plan_that_lacks_something_is_refused(url: str, tmp_path: Path) -> None:
+    file, _ = saved(url, tmp_path)
+    content = json.loads(file.read_text())
+    for path in (["plan", "gates"], ["plan", "backfills", 0, "signature"], ["plan", "backfills", 0, "rows", 0, "key"]):
+        edited = json.loads(json.dumps(content))
+        place = edited
+        for step in path[:-1]:
+            place = place[step]
+        del place[path[-1]]
+        write(file, edited)
+        refused(url, file, "is no plan: it lacks what one has")
+
+
+def test_rejects_are_of_the_plan(url: str, tmp_path: Path) -> None:
+    file, _ = saved(url, tmp_path, "--allow-rejects", "5")
+    sql(
+        url,
+        """insert into property.payments
+            (tenant_user_id, unit_id, billing_period, amount_cents, payment_method, status)
+            select 'zoe', id, 'Jan 2024', 77700, 'cash', 'succeeded' from property.units order by id limit 1""",
+    )
+    refused(url, file, "charges: 1 reject, 0 in the plan")
+
+
 def test_another_database_is_refused(url: str, tmp_path: Path) -> None:
     file, _ = saved(url, tmp_path)
     content = json.loads(file.read_text())
     content["plan"]["database"]["system_identifier"] = "1"
     file.write_text(json.dumps(content))
     refused(url, file, "was changed since it was made")
-    from runner.plan_file import _sha256
-
-    content.pop("sha256")
-    file.write_text(json.dumps({**content, "sha256": _sha256(content)}))
+    write(file, content)
     refused(url, file, "the plan is for another database: system_identifier 1")
 
 

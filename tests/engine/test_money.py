@@ -295,6 +295,25 @@ def test_the_currency_follows_its_column(bill: psycopg.Connection) -> None:
 
 REGISTER = """select backfill.register(
     'fill', 'test', 'a test', 1, 'public.due', 'public.fill', '{public.bill}', 'public.rejected')"""
+def test_money_follows_a_restore_in_which_columns_were_renamed(bill: psycopg.Connection) -> None:
+    do(
+        bill,
+        "select backfill.track('bill', p_void => '{note,void}')",
+        # As a restore leaves it: the numbers that were noted hold no more.
+        "update backfill.tracked set anchor = 1 where table_name = 'public.bill'",
+        "alter table bill rename column total to sum",
+        "alter table bill rename column currency to iso",
+        "alter table bill rename column note to state",
+    )
+    bill.commit()
+    do(bill, """select backfill.rebind('bill', '{"total": "sum", "currency": "iso", "note": "state"}')""")
+    register = "select money, currency_column, void from backfill.tracked where table_name = 'public.bill'"
+    assert rows(bill, register) == [("sum", "iso", ["state", "void"])]
+    run_id = done(bill, "update bill set state = 'void' where id = 3")
+    assert rows(bill, "select money from backfill.run_totals(%s)", [run_id]) == [({"EUR": -325, "EUR void": 325},)]
+    assert reverse(bill, run_id) == {"restored": 1}
+
+
 VIEWS = {
     "cents": ("id, (total * 100)::bigint as cents, currency", {"EUR": 950, "JPY": 550, "amounts": 750}),
     "amount": ("id, total as amount, currency", {"EUR": 950, "JPY": Decimal("5.5"), "amounts": 750}),
