@@ -295,6 +295,8 @@ def test_the_currency_follows_its_column(bill: psycopg.Connection) -> None:
 
 REGISTER = """select backfill.register(
     'fill', 'test', 'a test', 1, 'public.due', 'public.fill', '{public.bill}', 'public.rejected')"""
+
+
 def test_money_follows_a_restore_in_which_columns_were_renamed(bill: psycopg.Connection) -> None:
     do(
         bill,
