@@ -100,7 +100,8 @@ def _roles(conn: Connection, *, installed: bool) -> Iterator[Finding]:
     """The roles that the installed systems grant something to, or that the first apply would create."""
     known = one(conn, "select to_regclass('backfill.privilege') is not null") if installed else False
     kept = "union select role from backfill.privilege" if known and _may_read_privileges(conn) else ""
-    names = f"select r::name as role from unnest(array['backfill_operator', 'backfill_auditor']) as r {kept}"  # noqa: S608
+    roles = "array['backfill_operator', 'backfill_auditor', 'backfill_approver']"
+    names = f"select r::name as role from unnest({roles}) as r {kept}"  # noqa: S608 - constant text
     missing = one(
         conn,
         f"select string_agg(x.role, ', ' order by x.role) from ({names}) as x"  # noqa: S608 - constant text

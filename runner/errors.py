@@ -174,6 +174,10 @@ CODES: Final = {
         "an export, restore, erasure or seal that cannot be made: the file is not the one, or does not hold what the "
         "chain says; no such image; no reason"
     ),
+    "BF019": Code(
+        "at the commit: a run reaches a policy and lacks approvals, or was refused; signature and gross sum are named",
+        3,
+    ),
     "BF020": Code(
         "what was billed, a kept rent calculation or a closed month would be changed, by anything but a reversal"
     ),

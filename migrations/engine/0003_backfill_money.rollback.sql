@@ -2,7 +2,7 @@ drop function backfill.money_column(regclass, text, text, text[]);
 drop function backfill.money_text(jsonb);
 drop function backfill.same_money(jsonb, jsonb);
 drop function backfill.add_money(jsonb, jsonb);
-drop function backfill.changed_money(text, integer, text, integer, text, integer, text[]);
+drop function backfill.changed_money(text, integer, text, integer, text, integer, text[], boolean);
 drop function backfill.money_images(integer, text, integer, text, integer, text[]);
 drop function backfill.sum_of_money(text, text, text, text);
 drop function backfill.sums_by_currency(text, text);

@@ -149,7 +149,7 @@ type, its currency and what says void; or the currency of all.';
 
 create function backfill.changed_money(
     p_images text, p_money integer, p_type text, p_currency_place integer, p_currency text, p_void_place integer,
-    p_void text[]
+    p_void text[], p_gross boolean default false
 ) returns text
 language plpgsql immutable
 security invoker
@@ -162,11 +162,11 @@ begin
         return 'select null::jsonb, 0::bigint';
     end if;
     -- Where a whole pack left a column alone, b is null and it was as it is after; where it left both alone, nothing is to be said.
-    select string_agg(format('select %s as currency, %s u.m::numeric as amount, %s as digits, %L::boolean as told '
+    select string_agg(format('select %s as currency, %s(u.m::numeric) as amount, %s as digits, %L::boolean as told '
             'from (select unnest(%s) as m%s%s) as u where p.operation <> %L',
             backfill.currency_sql(case when p_currency_place is not null then 'u.c' end, p_currency,
                 case when p_void_place is not null then 'u.v' end, p_void),
-            s.sign, case when p_type = 'numeric' then 'scale(trim_scale(u.m))' else '0' end, s.sign = '',
+            case when p_gross then 'abs' else s.sign end, case when p_type = 'numeric' then 'scale(trim_scale(u.m))' else '0' end, s.sign = '',
             replace(s.image, '%', p_money::text), ', unnest(' || replace(s.image, '%', p_currency_place::text) || ') as c',
             ', unnest(' || replace(s.image, '%', p_void_place::text) || ') as v', s.without), ' union all ')
     into v_sides
@@ -174,14 +174,14 @@ begin
     return format('select t.money, t.finer from (%s) as t (n, money, finer)', backfill.sums_by_currency(format(
         'select x.currency, x.digits, x.told, count(*) as n, count(x.amount) as given, sum(x.amount) as total '
         'from backfill_audit.%I as p cross join lateral (%s) as x '
-        'where p.run_id = $1 and (p.operation <> ''U'' or p.b%s is not null%s%s) group by x.currency, x.digits, x.told',
-        p_images, v_sides, p_money, ' or p.b' || p_currency_place || ' is not null', ' or p.b' || p_void_place || ' is not null'), p_type));
+        'where p.run_id = $1 and (%L or p.operation <> ''U'' or p.b%s is not null%s%s) group by x.currency, x.digits, x.told',
+        p_images, v_sides, p_gross, p_money, ' or p.b' || p_currency_place || ' is not null', ' or p.b' || p_void_place || ' is not null'), p_type));
 end;
 $$;
 
-comment on function backfill.changed_money(text, integer, text, integer, text, integer, text[]) is
+comment on function backfill.changed_money(text, integer, text, integer, text, integer, text[], boolean) is
 'SQL query of one row: the change in money by currency of the run $1 in a table, null where it has none; and how many amounts it wrote that have
-more decimals than their currency.';
+more decimals than their currency. Gross: before and after added, without their signs, also where they are the same.';
 
 create function backfill.add_money(p_one jsonb, p_other jsonb) returns jsonb
 language sql immutable

@@ -158,7 +158,7 @@ begin
         update backfill.run_transaction set seen = currval('backfill_audit.statement_no') where xid = v_open.xid;
         return null;
     end if;
-    perform backfill.close_transaction();
+    perform backfill.weigh_run(v_open.run_id, false), backfill.close_transaction();
     return null;
 end;
 $$;

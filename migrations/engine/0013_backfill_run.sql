@@ -114,7 +114,7 @@ begin
         raise exception 'run % does not span transactions', backfill.open_run()
             using errcode = 'BF001', hint = 'Finish it: select * from backfill.finish_run();';
     end if;
-    perform backfill.close_transaction();
+    perform backfill.weigh_run(backfill.open_run(), false), backfill.close_transaction();
     perform backfill.defer_constraints();
 end;
 $$;
@@ -130,9 +130,8 @@ comment on function backfill.leave_run() is
 'A run that spans transactions goes on in another one: what this transaction writes from here on is not captured. The commit does it
 by itself.';
 
-create function backfill.close_run(
-    p_metrics jsonb, p_errors jsonb, p_status text, p_fired boolean
-) returns backfill.backfill_log
+create function backfill.close_run(p_metrics jsonb, p_errors jsonb, p_status text, p_fired boolean)
+returns backfill.backfill_log
 language plpgsql volatile
 security definer
 set search_path = pg_catalog, pg_temp
@@ -145,7 +144,7 @@ begin
     perform backfill.close_transaction();
     v_parts := backfill.digest_parts(v_run);
     update backfill.backfill_log
-    set metrics = metrics || p_metrics || jsonb_build_object('tables', coalesce((
+    set metrics = metrics || p_metrics || coalesce(backfill.weigh_run(v_run, true), '{}') || jsonb_build_object('tables', coalesce((
             select jsonb_object_agg(t.table_name, to_jsonb(t) - 'table_name') from backfill.run_totals(v_run) as t), '{}')) || backfill.run_stamped(v_run)
             || backfill.run_assigned(v_run),
         errors = errors || p_errors,

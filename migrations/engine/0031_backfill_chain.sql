@@ -5,7 +5,7 @@
 
 create table backfill.chain (
     link bigint primary key check (link > 0),
-    kind text not null check (kind in ('run', 'engine', 'export', 'restore', 'erase')),
+    kind text not null check (kind in ('run', 'engine', 'export', 'restore', 'erase', 'policy', 'approval')),
     run_id uuid,
     at timestamptz not null,
     actor text not null,
@@ -15,7 +15,7 @@ create table backfill.chain (
     previous text not null check (previous ~ '^[0-9a-f]{64}$'),
     hash text not null check (hash ~ '^[0-9a-f]{64}$'),
     -- What is about one run names it.
-    check ((run_id is null) = (kind in ('engine', 'erase'))),
+    check ((run_id is null) = (kind in ('engine', 'erase', 'policy', 'approval'))),
     check ((log_sha256 is not null) = (kind = 'run'))
 );
 
@@ -28,8 +28,8 @@ comment on table backfill.chain is
 comment on column backfill.chain.link is 'From 1, without a gap.';
 comment on column backfill.chain.kind is
 'run: it ended; engine: functions and triggers of the engine were made or changed; export, restore: the images of a run went to a file or came back;
-erase: values were taken out of images.';
-comment on column backfill.chain.run_id is 'The run; null for engine and erase.';
+erase: values were taken out of images; policy: who must approve was changed; approval: somebody approved changes, or refused them.';
+comment on column backfill.chain.run_id is 'The run; null for what is about none.';
 comment on column backfill.chain.at is 'When the link was made; its transaction ended later.';
 comment on column backfill.chain.actor is 'Who: the session''s user unless a name was given.';
 comment on column backfill.chain.log_sha256 is 'Of a run: sha256 of its row of the log, without what changes later (status, reversed_by).';

@@ -1,6 +1,6 @@
 -- How the server plans what a backfill does, and what it is told of the rows that one has written.
 -- Safe: functions only; ANALYZE keeps nobody from reading or writing.
--- depends: 0025_backfill_rewind
+-- depends: 0038_backfill_weigh
 
 create function backfill.call_backfill(p_function text, p_parameters jsonb) returns jsonb
 language plpgsql volatile
