@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 from psycopg import IsolationLevel
 from psycopg.rows import dict_row
 
+from runner import advice, approvals, migrations, plan_file, sequences
 from runner import as_of as as_of_
 from runner import gates as gates_
-from runner import migrations, plan_file, sequences
 from runner.database import Connection, connect, locked_transaction, retrying
 from runner.errors import EditedMigrationError, MigrationError, NotRehearsableError
 from runner.migration_files import defining, read
@@ -37,18 +37,6 @@ from runner.totals import differences, due_gate, totals
 from runner.undo_proof import prove_undo
 from runner.unsteady import Attempts
 from runner.watch import Watch
-
-LARGE: Final = 100_000
-"""Rows from which on a table is better migrated apart from the data."""
-
-# As the server estimates it: nothing is counted.
-_LARGEST: Final = f"""
-    select format('%I.%I', n.nspname, c.relname), c.reltuples::bigint
-    from pg_class as c join pg_namespace as n on n.oid = c.relnamespace
-    where c.relkind = 'r' and c.reltuples >= {LARGE} and n.nspname !~ '^pg_'
-        and n.nspname not in ('information_schema', 'backfill', 'backfill_audit', 'staging')
-    order by c.reltuples desc limit 1
-"""  # noqa: S608 - constant text
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +89,8 @@ def apply(
         as_of = as_of_.resolve(conn, settings, plan.as_of)  # once: of the rehearsal and of the apply
         signing = _signing(plan)
         outside, committed_first = _outside(conn, settings, plan, progress)
-        if advice := _advice(conn, settings):
-            progress(advice)
+        if said := advice.advice(conn, settings):
+            progress(said)
 
         def attempt(expected: Attempt | None) -> Attempt:
             return retrying(
@@ -118,7 +106,7 @@ def apply(
             return Report(
                 verdict, place(conn), version, zone, started_at, last, rehearsal.seconds, outside, differences,
                 committed_first, bool(plan.backfills), as_of.isoformat(sep=" ") if as_of else "",
-                attempts.all_causes if differences else (), _command(plan, last, as_of), place_in_words(conn), advice,
+                attempts.all_causes if differences else (), _command(plan, last, as_of), place_in_words(conn), said,
             )  # fmt: skip
 
         if rehearsal.stopped:
@@ -134,6 +122,8 @@ def apply(
                     allow_rejects=plan.allow_rejects, everything=not plan.backfills, valid=plan.valid,
                 ))  # fmt: skip
             return report("rehearsed", rehearsal)
+        if rehearsal.unapproved:  # the commit would refuse it
+            return report("not approved", rehearsal)
         if not confirm(report("rehearsed", rehearsal)):
             return report("declined", rehearsal)
         applied = attempt(rehearsal)
@@ -208,19 +198,6 @@ def _outside(
     return names, ()
 
 
-def _advice(conn: Connection, settings: Settings) -> str:
-    """What is better done first: migrations in one transaction with the data hold their locks to its end."""
-    pending = migrations.pending(conn, settings.sources)
-    row = conn.execute(_LARGEST).fetchone() if pending else None
-    conn.rollback()
-    if row is None:
-        return ""
-    return (
-        f"{counted(len(pending), 'migration')} pending, and {row[0]} has about {row[1]:,} rows: `runner migrate` first "
-        "applies them in short transactions, for which nobody waits long"
-    )
-
-
 def _attempt(
     conn: Connection,
     settings: Settings,
@@ -252,6 +229,8 @@ def _attempt(
         due = _due(conn, settings, plan.backfills, misfits)
         as_of_.require(conn, as_of, [row["backfill"] for row in due])
         gates_.require(compiled, [row["backfill"] for row in due])
+        if plan.accept_taken:
+            approvals.require_taken_may_pass(conn, [row["backfill"] for row in due])
         results = []
         for row in due:
             progress(f"{verb}: backfill {row['backfill']}, {counted(row['due_rows'], 'row')}")
@@ -385,6 +364,7 @@ def _backfill(conn: Connection, settings: Settings, plan: Plan, due: dict[str, A
         sample=tuple(sample_changes(conn, log["run_id"], plan.sample)),
         left_out=tuple(left_out(conn, log["run_id"], plan.sample if plan.every_row is None else None)),
         metrics=metrics,
+        approvals=approvals.of(metrics),
         due_relation=due["due_relation"],
         rule_file=rule_file(settings, due["due_relation"]),
     )

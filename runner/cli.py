@@ -19,6 +19,7 @@ from runner.reconciliation import terminal as reconciliation
 from runner.rent import terminal as rent
 from runner.terminal import (
     apply,
+    approve,
     audit,
     demo,
     doctor,
@@ -69,8 +70,8 @@ def _print_usage_error(exc: Any, *, as_json: bool) -> None:
 app = typer.Typer(
     cls=Verbs,
     help="Rehearse, gate, apply, audit and reverse backfills of money in PostgreSQL.",
-    epilog="Exit codes: 0 done or nothing due, 1 error, 2 usage, 3 a gate or reject stopped it, 4 the apply differed "
-    "from the rehearsal, 5 no lock or no serialization, 6 reversal refused.",
+    epilog="Exit codes: 0 done or nothing due, 1 error, 2 usage, 3 a gate, a reject or a missing approval "
+    "stopped it, 4 the apply differed from the rehearsal, 5 no lock or no serialization, 6 reversal refused.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -107,6 +108,7 @@ GROUPS: Final = {
 
 VERBS: Final[dict[str, Callable[..., None]]] = {
     "apply": apply.apply,
+    "approve": approve.approve,
     "migrate": migrate.migrate,
     "status": status.status,
     "log": log.log,

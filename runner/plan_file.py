@@ -190,8 +190,8 @@ def read(path: Path) -> SavedPlan:
         raise PlanError(f"{path} is no plan: it lacks what one has. A plan is written by --save-plan") from exc
 
 
-def require(conn: Connection, settings: Settings, plan: SavedPlan, gates: Gates) -> None:
-    """Refuse (PlanError) a plan of another database, one that is over, and one made with other migrations or gates."""
+def require_database(conn: Connection, plan: SavedPlan) -> None:
+    """Refuse (PlanError) a plan of another database, and one that is over. Its own transaction."""
     here = where(conn)
     other = [f"{key} {plan.database[key]}" for key in ("name", "system_identifier", "timeline")
              if plan.database[key] != here[key]]  # fmt: skip
@@ -202,6 +202,11 @@ def require(conn: Connection, settings: Settings, plan: SavedPlan, gates: Gates)
         )
     if datetime.fromisoformat(plan.expires_at) < datetime.now(UTC):
         raise PlanError(f"the plan held until {plan.expires_at}: rehearse again, and have that signed")
+
+
+def require(conn: Connection, settings: Settings, plan: SavedPlan, gates: Gates) -> None:
+    """Refuse (PlanError) what `require_database` does, and a plan made with other migrations or gates."""
+    require_database(conn, plan)
     now = _hashes(conn, settings)
     for name, sha256 in plan.migrations.items():
         if name not in now:

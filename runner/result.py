@@ -9,13 +9,15 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from runner.approvals import Approvals
 from runner.gates import GateResult
 from runner.migrations import Misfit
 from runner.money import Money, add_money, same_money
 
 Verdict = Literal[
-    "nothing due", "rehearsed", "applied", "declined", "not asked", "gate failed", "plan differed", "apply differed"
-]
+    "nothing due", "rehearsed", "applied", "declined", "not asked", "gate failed", "not approved",
+    "plan differed", "apply differed"
+]  # fmt: skip
 """`declined` is a person's no; `not asked`: there was no terminal on which to ask, and --yes was not given."""
 
 EXIT_CODES: dict[Verdict, int] = {
@@ -25,6 +27,7 @@ EXIT_CODES: dict[Verdict, int] = {
     "declined": 0,
     "not asked": 2,
     "gate failed": 3,
+    "not approved": 3,
     "plan differed": 4,
     "apply differed": 4,
 }
@@ -139,6 +142,8 @@ class BackfillResult:
     """sha256 over the rows that it writes, as backfill.signature() has it: what a person signs. Else empty."""
     taken: tuple[Taken, ...] = ()
     """Rows of the rehearsal that others wrote meanwhile, with --accept-taken: all that the apply wrote less."""
+    approvals: Approvals | None = None
+    """What a policy asks for, and what there is; null where none does."""
 
     @property
     def rows(self) -> int:
@@ -184,6 +189,11 @@ class Attempt:
     def stopped(self) -> tuple[GateResult, ...]:
         """The gates that forbid the commit."""
         return tuple(gate for gate in self.gates if gate.stops)
+
+    @property
+    def unapproved(self) -> tuple[BackfillResult, ...]:
+        """The backfills that a policy does not let anybody commit yet."""
+        return tuple(item for item in self.backfills if item.approvals is not None and not item.approvals.enough)
 
     @property
     def digests(self) -> dict[str, str]:
@@ -234,6 +244,10 @@ class Report:
         return EXIT_CODES[self.verdict] or int(bool(self.attempt.misfits) and not self.named)
 
 
+Undone = Literal["rehearsed", "reversed", "declined", "not asked", "not approved", "already reversed"]
+_UNDO_CODES: dict[Undone, int] = {"not asked": 2, "not approved": 3}
+
+
 @dataclass(frozen=True, slots=True)
 class Stamped:
     """Rows of a table that a reversal brought back but for stamped columns, which these triggers set anew."""
@@ -250,7 +264,7 @@ class Reversal:
 
     run_id: uuid.UUID
     backfill: str
-    verdict: Literal["rehearsed", "reversed", "declined", "not asked", "already reversed"]
+    verdict: Undone
     reversal_id: uuid.UUID | None
     counts: tuple[tuple[str, str, int], ...]
     tables: tuple[TableChanges, ...]
@@ -261,6 +275,8 @@ class Reversal:
     """Its link of the chain, N:hash; empty where nothing was committed."""
     where: str = ""
     """`billing on db.example:5432 as alice`."""
+    approvals: Approvals | None = None
+    """What a policy asks for, and what there is; null where none does."""
 
     @property
     def kept(self) -> str:
@@ -269,8 +285,13 @@ class Reversal:
 
     @property
     def exit_code(self) -> int:
-        """2 where nobody could be asked."""
-        return 2 if self.verdict == "not asked" else 0
+        """2 where nobody could be asked, 3 where an approval is missing."""
+        return _UNDO_CODES.get(self.verdict, 0)
+
+    @property
+    def approved(self) -> bool:
+        """Whether no policy keeps it from being committed."""
+        return self.approvals is None or self.approvals.enough
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +299,7 @@ class Rewind:
     """What `runner rollback --since RUN` found and did: the reversal of each run, the newest run first."""
 
     since: uuid.UUID
-    verdict: Literal["rehearsed", "reversed", "declined", "not asked", "already reversed"]
+    verdict: Undone
     reversals: tuple[Reversal, ...]
     seconds: float
 
@@ -290,5 +311,10 @@ class Rewind:
 
     @property
     def exit_code(self) -> int:
-        """2 where nobody could be asked."""
-        return 2 if self.verdict == "not asked" else 0
+        """2 where nobody could be asked, 3 where an approval is missing."""
+        return _UNDO_CODES.get(self.verdict, 0)
+
+    @property
+    def approved(self) -> bool:
+        """Whether no policy keeps any of them from being committed."""
+        return all(reversal.approved for reversal in self.reversals)

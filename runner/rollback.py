@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final, Literal, TypeVar
 
+from runner import approvals
 from runner.database import Connection, connect, locked_transaction, retrying
 from runner.errors import DigestError
 from runner.pinned import own_names, place_in_words
@@ -31,7 +32,7 @@ _REVERSE_SINCE: Final = f"""
 _UNDONE_BY: Final = "select run_id from backfill.backfill_log where reverses = %s order by completed_at desc limit 1"
 
 Found = dict[uuid.UUID, list[tuple[str, str, int, list[str] | None]]]
-Verdict = Literal["rehearsed", "reversed", "declined"]
+Verdict = Literal["rehearsed", "reversed", "declined", "not approved"]
 Shown = TypeVar("Shown", Reversal, Rewind)
 
 
@@ -130,6 +131,8 @@ def _shown_then_done(
         shown = told(shown, "rehearsed")
         if dry_run:
             return shown
+        if not shown.approved:  # the commit would refuse it
+            return told(shown, "not approved")
         if not confirm(shown):
             return told(shown, "declined")
         progress("reversing")
@@ -170,6 +173,7 @@ def _reversal(conn: Connection, run_id: uuid.UUID, found: Found) -> tuple[Revers
         seconds=0.0,
         chain=undo.link or "",
         where=place_in_words(conn),
+        approvals=approvals.of(undo.metrics),
         stamped=tuple(
             Stamped(one["table"], tuple(one["columns"]), one["rows"], tuple(one["triggers"]))
             for one in undo.metrics.get("stamped_anew", [])

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 from psycopg.rows import class_row
 
+from runner import approvals
+from runner.approvals import Approvals
 from runner.database import Connection
 from runner.errors import SqlError
 from runner.money import Amount, Money, add_money, negative, of_row
@@ -45,6 +47,11 @@ class Run:
     def tables(self) -> tuple[TableChanges, ...]:
         """Rows and money by table."""
         return table_changes(self.metrics)
+
+    @property
+    def approvals(self) -> Approvals | None:
+        """What a policy asked for, and what there was; None where none did."""
+        return approvals.of(self.metrics)
 
     @property
     def money(self) -> Money | None:

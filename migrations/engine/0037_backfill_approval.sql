@@ -175,11 +175,11 @@ begin
             using errcode = 'BF009', hint = 'The rehearsal shows it: runner apply --dry-run, or select backfill.signature(run) before the rollback.';
     elsif coalesce(btrim(p_remark), '') = '' then
         raise exception 'a decision needs a remark' using errcode = 'BF009', hint = 'select backfill.approve(signature, ''seen with Finance, ticket 4711'');';
-    elsif p_valid is null or p_valid <= '0' or p_valid > '1 year' then
+    elsif p_valid <= '0' or p_valid > '1 year' then
         raise exception 'an approval holds for some time, and for a year at most' using errcode = 'BF009', hint = 'p_valid => ''7 days''';
     end if;
     insert into backfill.approval (signature, approved, remark, expires_at)
-    values (p_digest, p_approved, btrim(p_remark), clock_timestamp() + p_valid)
+    values (p_digest, p_approved, btrim(p_remark), clock_timestamp() + coalesce(p_valid, '7 days'))
     returning * into v_said;
     perform backfill.add_link('approval', null, null, to_jsonb(v_said), session_user);
     return v_said;
@@ -188,7 +188,7 @@ $$;
 
 comment on function backfill.decide(text, boolean, text, interval) is 'What approve() and refuse() share.';
 
-create function backfill.approve(p_digest text, p_remark text, p_valid interval default '7 days')
+create function backfill.approve(p_digest text, p_remark text, p_valid interval default null)
 returns backfill.approval
 language sql volatile
 security definer
@@ -196,14 +196,14 @@ set search_path = pg_catalog, pg_temp
 return backfill.decide(p_digest, true, p_remark, p_valid);
 
 comment on function backfill.approve(text, text, interval) is
-'Approves the changes that have this signature (64 hexadecimal digits, as a rehearsal shows them), for one run by another login, within some
-time: select backfill.approve(signature, ''seen with Finance''). A link of the chain.';
+'Approves the changes that have this signature (64 hexadecimal digits, as a rehearsal shows them), for one run by another login, within
+seven days unless it says otherwise: select backfill.approve(signature, ''seen with Finance''). A link of the chain.';
 
 create function backfill.refuse(p_digest text, p_remark text) returns backfill.approval
 language sql volatile
 security definer
 set search_path = pg_catalog, pg_temp
-return backfill.decide(p_digest, false, p_remark, '1 year');
+return backfill.decide(p_digest, false, p_remark, null);
 
 comment on function backfill.refuse(text, text) is
 'Refuses the changes that have this signature: no run that needs approvals is committed with them, whoever else approved, until the same login approves.';

@@ -17,6 +17,7 @@ from runner.terminal.output import (
     styled,
     table,
 )
+from runner.terminal.report import draw_approvals
 from runner.terminal.verb import AllRows, Answer, Call, verb
 from runner.text import clean, counted
 
@@ -99,4 +100,5 @@ def draw_run(detail: RunDetail, out: Console) -> None:
         left = rows_in(run.tables) - len(detail.changes)
         if left > 0:
             out.print(f"[dim]… {counted(left, 'more row')}: --all shows every one[/]")
+    draw_approvals(run.approvals, out)
     draw_left_out(detail.left_out, detail.rejects, out)

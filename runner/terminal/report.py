@@ -25,6 +25,7 @@ from runner.text import clean, cleaned, counted, size
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from runner.approvals import Approvals
     from runner.gates import GateResult
     from runner.result import Attempt, BackfillResult, Lock, Report, TableTotals, Undo
 
@@ -34,6 +35,7 @@ _HEADLINES = {
     "applied": ("Applied and committed.", "green"),
     "declined": ("Not applied: you said no. Nothing was changed.", "yellow"),
     "not asked": ("Not applied: nobody was asked (no terminal): give --yes. Nothing was changed.", "red"),
+    "not approved": ("Not applied: it is not approved. Nothing was changed.", "red"),
     "plan differed": ("Not what was signed: nothing was changed.", "red"),
     "gate failed": ("Stopped by a gate: nothing was changed.", "red"),
     "apply differed": ("The apply differed from the rehearsal: nothing was changed.", "red"),
@@ -86,6 +88,7 @@ def draw_findings(report: Report, out: Console, *, changes: bool = True) -> None
         out.print(changes_by_table(backfill.tables))
         words, colour = undo_line(backfill.undo)
         out.print(f"  [{colour}]{escape(words)}[/]")
+        draw_approvals(backfill.approvals, out)
         draw_left_out(backfill.left_out, backfill.rejects, out)
         _draw_taken(backfill, out)
     _draw_totals(attempt.totals, out)
@@ -161,6 +164,8 @@ def _next_step(report: Report) -> str:
         return f"To undo:\n{runs}"
     if report.verdict == "rehearsed":
         return "To do it: the same without --dry-run."
+    if report.verdict == "not approved":
+        return "Have it approved, as said above; then run the same again."
     if report.verdict == "plan differed":
         return "Rehearse again, and have that signed: --dry-run --save-plan."
     if report.verdict == "apply differed" and report.unsteady:
@@ -173,6 +178,15 @@ def _next_step(report: Report) -> str:
     if report.verdict == "gate failed":
         return "The rows above say what does not reconcile."
     return ""
+
+
+def draw_approvals(approvals: Approvals | None, out: Console) -> None:
+    """What a policy asks for, and what there is."""
+    if approvals is not None:
+        colour = "green" if approvals.enough else "yellow" if approvals.refused is None else "bold red"
+        out.print(f"  [{colour}]{escape(approvals.sentence)}[/]")
+        if not approvals.enough:
+            out.print(f"    runner approve {approvals.signature} --remark …", markup=False, soft_wrap=True)
 
 
 def _draw_taken(backfill: BackfillResult, out: Console) -> None:

@@ -11,6 +11,7 @@ import typer
 from runner.errors import UsageError
 from runner.money import add_money, money_text
 from runner.terminal.output import changes_by_table, escape, rows_in, table
+from runner.terminal.report import draw_approvals
 from runner.terminal.verb import Actor, Answer, Call, DryRun, Yes, verb
 from runner.text import counted
 
@@ -88,6 +89,7 @@ def draw_found(reversal: Reversal, out: Console) -> None:
     )))  # fmt: skip
     out.print()
     out.print(changes_by_table(reversal.tables))
+    draw_approvals(reversal.approvals, out)
     for stamped in reversal.stamped:
         by = f" by trigger {', '.join(stamped.triggers)}" if stamped.triggers else ""
         columns = ", ".join(stamped.columns)
@@ -98,6 +100,7 @@ _HEADLINES: Final = {
     "rehearsed": "[bold cyan]Rehearsed and rolled back: nothing was changed.[/]",
     "reversed": "[bold green]Undone and committed[/]{}.",
     "declined": "[bold yellow]Not undone: you said no. Nothing was changed.[/]",
+    "not approved": "[bold red]Not undone: it is not approved. Nothing was changed.[/] The line above says how.",
     "not asked": "[bold red]Not undone: nobody was asked (no terminal): give --yes. Nothing was changed.[/]",
 }
 

@@ -156,7 +156,7 @@ def test_tables_tracked_by_hand_do_not_stop_a_rollback(database_url: str) -> Non
 def owner(empty_database_url: str) -> Iterator[str]:
     """Connection string of a role that owns the database and may create no roles, on a server without ours."""
     name = sql.Identifier(f"owner_{uuid4().hex[:8]}")
-    ours = ("backfill_operator", "backfill_auditor", "backfill_owner")
+    ours = ("backfill_operator", "backfill_auditor", "backfill_approver", "backfill_owner")
     with psycopg.connect(empty_database_url, autocommit=True) as conn:
         database = sql.Identifier(conn.info.dbname)
         conn.execute(sql.SQL("create role {} login").format(name))
@@ -187,7 +187,7 @@ def test_without_the_right_to_create_roles_it_goes_on(owner: str) -> None:
         conn.rollback()
 
 
-# What each of our two roles may do: on relations, columns, functions and schemas.
+# What each of our roles may do: on relations, columns, functions and schemas.
 GRANTED = """
     select format('%s %s to %s', x.privilege_type, o.object, regexp_replace(r.rolname, '^hidden_', ''))
     from (
@@ -198,7 +198,7 @@ GRANTED = """
     ) as o
     cross join lateral aclexplode(o.acl) as x
     inner join pg_roles as r on r.oid = x.grantee
-    where r.rolname ~ '^(hidden_)?backfill_(operator|auditor)$'"""
+    where r.rolname ~ '^(hidden_)?backfill_(operator|auditor|approver)$'"""
 
 
 def test_roles_that_come_later_may_what_they_would_have(owner: str, database_url: str) -> None:
@@ -208,7 +208,8 @@ def test_roles_that_come_later_may_what_they_would_have(owner: str, database_url
     with psycopg.connect(f"{owner} user=postgres") as conn:
         me = sql.Identifier(str(psycopg.conninfo.conninfo_to_dict(owner)["user"]))
         assert value(conn, "select count(*) from backfill.privilege where granted_at is null and role ~ 'backfill'") > 0
-        do(conn, "create role backfill_auditor", "create role backfill_operator in role backfill_auditor")
+        do(conn, "create role backfill_auditor", "create role backfill_operator in role backfill_auditor",
+           "create role backfill_approver in role backfill_auditor")  # fmt: skip
         conn.execute(sql.SQL("set role {}").format(me))
         do(conn, "select backfill.regrant()")
         assert set(rows(conn, GRANTED)) == at_once
