@@ -29,7 +29,15 @@ from runner.plan_file import VALID, SavedPlan, Signing
 from runner.planning import ANALYZED, analyze_again
 from runner.proof import Proof
 from runner.result import Attempt, BackfillResult, Change, Report, Undo
-from runner.runs import chain_head, left_out, sample_changes, stream_changes, table_changes
+from runner.runs import (
+    by_dimension,
+    chain_head,
+    committed_head,
+    left_out,
+    sample_changes,
+    stream_changes,
+    table_changes,
+)
 from runner.settings import Settings
 from runner.systems import SYSTEMS, refuse_unselected
 from runner.text import counted
@@ -61,6 +69,8 @@ class Plan:
     save: Callable[[bytes], None] | None = None
     """Gets the file of what a dry run found to do."""
     valid: timedelta = VALID
+    by_dimension: bool = False
+    """Also what is written by month and by whom it is about."""
     prove_undo: bool | None = None
     """Whether the rehearsal undoes what it did; None: where it is not too much."""
 
@@ -106,7 +116,8 @@ def apply(
             return Report(
                 verdict, place(conn), version, zone, started_at, last, rehearsal.seconds, outside, differences,
                 committed_first, bool(plan.backfills), as_of.isoformat(sep=" ") if as_of else "",
-                attempts.all_causes if differences else (), _command(plan, last, as_of), place_in_words(conn), said,
+                attempts.all_causes if differences else (), _command(plan, last, as_of), place_in_words(conn),
+                committed_head(conn), said,
             )  # fmt: skip
 
         if rehearsal.stopped:
@@ -365,6 +376,7 @@ def _backfill(conn: Connection, settings: Settings, plan: Plan, due: dict[str, A
         left_out=tuple(left_out(conn, log["run_id"], plan.sample if plan.every_row is None else None)),
         metrics=metrics,
         approvals=approvals.of(metrics),
+        dimensions=by_dimension(conn, log["run_id"], now=True) if plan.by_dimension else (),
         due_relation=due["due_relation"],
         rule_file=rule_file(settings, due["due_relation"]),
     )

@@ -100,6 +100,8 @@ class GateResult:
     seconds: float
     message: str = ""
     """The server's words where the gate's own SQL failed (status error)."""
+    description: str = ""
+    """What must not be, in the words of dbt's description; empty where it has none."""
 
     @property
     def stops(self) -> bool:
@@ -253,7 +255,9 @@ def _run(conn: psycopg.Connection[Any], gate: Gate, sample: int) -> GateResult:
         if conn.closed or isinstance(exc, _RETRYABLE):
             raise
         status, failures, message = "error", 0, _words(exc)
-    return GateResult(gate.name, gate.severity, status, failures, rows, time.perf_counter() - started, message)
+    return GateResult(
+        gate.name, gate.severity, status, failures, rows, time.perf_counter() - started, message, gate.description
+    )
 
 
 def _judge(conn: psycopg.Connection[Any], gate: Gate) -> tuple[Status, int]:

@@ -46,6 +46,26 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class DimensionLine:
+    """What a run wrote under one value in one currency: rows, and money before, changed and after. Null: not known, or
+    none."""
+
+    value: str | None
+    rows: int
+    before: Money | None
+    change: Money | None
+    after: Money | None
+
+
+@dataclass(frozen=True, slots=True)
+class Dimension:
+    """A run by the values of one column of its backfill's own table, a moment by its month."""
+
+    column: str
+    lines: tuple[DimensionLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LeftOut:
     """A source row that a run could not take and was allowed to leave out, as backfill.reject keeps it."""
 
@@ -144,6 +164,8 @@ class BackfillResult:
     """Rows of the rehearsal that others wrote meanwhile, with --accept-taken: all that the apply wrote less."""
     approvals: Approvals | None = None
     """What a policy asks for, and what there is; null where none does."""
+    dimensions: tuple[Dimension, ...] = ()
+    """By month and by whom it is about, where the backfill names them; only where a page is asked for."""
 
     @property
     def rows(self) -> int:
@@ -226,6 +248,8 @@ class Report:
     """Of a rehearsal: the command that does this or nothing."""
     where: str = ""
     """`billing on db.example:5432 as alice`."""
+    head: str = ""
+    """Head of the chain as it is committed now, N:hash; empty where there is none yet."""
     advice: str = ""
     """What had better be done first, where there is something: `runner migrate`, on a large database."""
 

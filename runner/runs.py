@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
 from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
 
 from runner import approvals
 from runner.approvals import Approvals
 from runner.database import Connection
 from runner.errors import SqlError
 from runner.money import Amount, Money, add_money, negative, of_row
-from runner.result import Change, LeftOut, TableChanges
+from runner.result import Change, Dimension, DimensionLine, LeftOut, TableChanges
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,17 @@ _PICKED: Final = f"""
     order by (first <= %(limit)s - 2 * (%(limit)s / 4) or last <= %(limit)s / 4 or largest <= %(limit)s / 4) desc, first
     limit %(limit)s
 """  # noqa: S608 - constant text
+_REFERS: Final = """
+    select exists (
+        select from backfill.tracked as t cross join unnest(t.business_key) as k
+        cross join lateral backfill.known_as(t.relation::regclass, k) as a
+        where t.table_name = %s and a.parent is not null)
+"""
+_SHOWN: Final = "select backfill.shown_key(%s, %s)"
+_DIMENSIONS: Final = """
+    select c.dimensions from backfill.catalog as c join backfill.backfill_log as l on l.backfill = c.backfill
+    where l.run_id = %s
+"""
 _THOSE: Final = f"""
     {_CHANGES} and table_name = %s and statement = any (%s) and pack = any (%s)
         and (statement, pack, row_no) in (select * from unnest(%s::bigint[], %s::integer[], %s::bigint[]))
@@ -133,6 +145,14 @@ def chain_head(conn: Connection) -> str:
     """Number and hash of the chain's newest link, as this transaction sees it: the anchor to keep elsewhere."""
     row = conn.execute("select backfill.chain_head()").fetchone()
     return str(row[0] or "") if row else ""
+
+
+def committed_head(conn: Connection) -> str:
+    """The chain's head as it is committed; empty where there is no chain. Its own transaction."""
+    there = conn.execute("select to_regprocedure('backfill.chain_head()') is not null").fetchone()
+    head = chain_head(conn) if there == (True,) else ""
+    conn.rollback()
+    return head
 
 
 def find_run(conn: Connection, given: str) -> Run:
@@ -174,7 +194,29 @@ def sample_changes(conn: Connection, run_id: uuid.UUID, limit: int) -> list[Chan
     rows = conn.execute(_THOSE, those).fetchall() if picked else []
     if len(rows) < limit:
         rows += conn.execute(_OTHERS, [run_id, own[0], limit, limit - len(rows)]).fetchall()
-    return [_change(*row) for row in rows]
+    changes = [_change(*row) for row in rows]
+    return [replace(change, business_key=shown_key(conn, change)) for change in changes]
+
+
+def shown_key(conn: Connection, change: Change) -> str:
+    """The business key of a row, with what it refers to as people know that: never a uuid where there is a name."""
+    row = conn.execute(_SHOWN, [change.table, Jsonb(change.row)]).fetchone() if change.row else None
+    return str(row[0]) if row and row[0] is not None else change.business_key
+
+
+def by_dimension(conn: Connection, run_id: uuid.UUID, *, now: bool) -> tuple[Dimension, ...]:
+    """What a run wrote by each dimension that its backfill names; `now`: with what the table held before and holds."""
+    names = conn.execute(_DIMENSIONS, [run_id]).fetchone()
+    found = []
+    for name in names[0] if names else ():
+        rows = conn.execute("select * from backfill.by_dimension(%s, %s, %s)", [run_id, name, now]).fetchall()
+        lines = [
+            DimensionLine(value, rows_, *(of_row(minor, currency) for minor in (before, change, after)))
+            for value, currency, rows_, before, change, after in rows
+        ]
+        if lines:
+            found.append(Dimension(name, tuple(lines)))
+    return tuple(found)
 
 
 def count_left_out(conn: Connection, run_id: uuid.UUID) -> int:
@@ -201,5 +243,9 @@ def stream_changes(conn: Connection, run_id: uuid.UUID) -> Iterator[Change]:
     with conn.cursor(name="changes") as cursor:
         cursor.itersize = 2000
         cursor.execute(_CHANGES, [run_id])
+        known: dict[str, bool] = {}
         for row in cursor:
-            yield _change(*row)
+            change = _change(*row)
+            if change.table not in known:
+                known[change.table] = conn.execute(_REFERS, [change.table]).fetchone() == (True,)
+            yield replace(change, business_key=shown_key(conn, change)) if known[change.table] else change

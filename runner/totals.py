@@ -21,6 +21,7 @@ def due_gate(result: BackfillResult) -> GateResult:
         rows=[],
         seconds=0.0,
         message=f"still due after the backfill: {counted(result.due_after, 'row')}" if failed else "",
+        description=f"A row that {result.name} should write is still due afterwards.",
     )
 
 

@@ -171,7 +171,7 @@ begin
     perform backfill.register(
         'charges', 'charges', 'Rent charges for payments that were taken before charges existed', 100,
         'backfill.charges_due', 'backfill.charges', '{property.charges}', 'backfill.charges_rejects',
-        p_settled => backfill.settled('property.payments', 'created_at')
+        p_settled => backfill.settled('property.payments', 'created_at'), p_dimensions => '{billing_period,tenant_user_id}'
     );
 end;
 $do$;

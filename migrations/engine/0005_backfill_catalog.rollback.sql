@@ -3,7 +3,7 @@ drop function backfill.still_due(text);
 drop function backfill.new_rejects(text);
 drop function backfill.entry(text);
 drop function backfill.unregister(text);
-drop function backfill.register(text, text, text, integer, text, text, text[], text, text);
+drop function backfill.register(text, text, text, integer, text, text, text[], text, text, text[]);
 drop function backfill.require_settled(text, text, text[]);
 drop function backfill.as_of_for(backfill.catalog);
 drop function backfill.set_as_of(timestamptz);

@@ -12,7 +12,8 @@ create table backfill.catalog (
     rejects_relation text,
     function_name text not null,
     tables text[] not null check (cardinality(tables) > 0),
-    settled_column text
+    settled_column text,
+    dimensions text[] not null default '{}' check (cardinality(dimensions) <= 2)
 );
 
 comment on table backfill.catalog is 'The backfills there are. Runs of all of them go by position.';
@@ -26,6 +27,8 @@ comment on column backfill.catalog.function_name is 'Function (parameters jsonb)
 comment on column backfill.catalog.tables is 'Tables that it writes; each is tracked.';
 comment on column backfill.catalog.settled_column is
 'schema.table.column by which its due view leaves out what was not settled before backfill.as_of(); null = it cannot.';
+comment on column backfill.catalog.dimensions is
+'Columns of the first table by which whoever signs sees the money: that of its month, and that of whom it is about.';
 
 create function backfill.set_as_of(p_as_of timestamptz) returns void
 language plpgsql volatile
@@ -123,7 +126,8 @@ comment on function backfill.require_settled(text, text, text[]) is
 
 create function backfill.register(
     p_backfill text, p_system text, p_description text, p_position integer, p_due_relation text,
-    p_function_name text, p_tables text[], p_rejects_relation text default null, p_settled text default null
+    p_function_name text, p_tables text[], p_rejects_relation text default null, p_settled text default null,
+    p_dimensions text[] default '{}'
 ) returns void
 language plpgsql volatile
 security invoker
@@ -150,6 +154,12 @@ begin
                 using errcode = 'BF009', hint = format('select backfill.track(%L);', v_table);
         end if;
     end loop;
+    foreach v_table in array p_dimensions loop
+        if not exists (select from backfill.tracked where table_name = p_tables[1] and v_table = any (columns)) then
+            raise exception 'backfill % cannot be registered: % has no column % to show its money by', p_backfill, p_tables[1], v_table
+                using errcode = 'BF009';
+        end if;
+    end loop;
     if p_settled is not null then
         perform backfill.require_settled(p_backfill, p_due_relation, parse_ident(p_settled));
     end if;
@@ -160,15 +170,16 @@ begin
             using errcode = 'BF009', hint = 'Take another: backfills run in the order of their positions, and own ones begin at 1000.';
     end if;
     insert into backfill.catalog
-    values (p_backfill, p_system, p_description, p_position, p_due_relation, p_rejects_relation, p_function_name, p_tables, p_settled)
+    values (p_backfill, p_system, p_description, p_position, p_due_relation, p_rejects_relation, p_function_name, p_tables, p_settled, p_dimensions)
     on conflict (backfill) do update
     set system = excluded.system, description = excluded.description, position = excluded.position,
         due_relation = excluded.due_relation, rejects_relation = excluded.rejects_relation,
-        function_name = excluded.function_name, tables = excluded.tables, settled_column = excluded.settled_column;
+        function_name = excluded.function_name, tables = excluded.tables, settled_column = excluded.settled_column,
+        dimensions = excluded.dimensions;
 end;
 $$;
 
-comment on function backfill.register(text, text, text, integer, text, text, text[], text, text) is
+comment on function backfill.register(text, text, text, integer, text, text, text[], text, text, text[]) is
 'Puts a backfill of a system into the catalog, and refuses it (BF006, BF009) unless its due view, function and tables are as the
 engine needs them and its position is its own.';
 

@@ -65,6 +65,13 @@ begin
         return null;
     end if;
     select * into v_log from backfill.backfill_log where run_id = p_run;
+    -- What a file says is no money yet that anybody owes.
+    if v_log.mode in ('load', 'reversal') and not exists (select from backfill.tracked as t
+        join pg_class as c on c.oid = t.relation
+        where t.pack_name in (select backfill.written_tables(p_run)) and c.relnamespace::regnamespace::text <> 'staging')
+    then
+        return null;
+    end if;
     v_gross := backfill.gross(p_run);
     select max(p.approvals) into v_needed from backfill.policies_for(v_log, v_gross) as p;
     if v_needed is null then

@@ -101,7 +101,7 @@ begin
     perform backfill.register(
         'invoices', 'invoices', 'Invoices issued by hand before the application, as outstanding receivables', 200,
         'backfill.invoices_due', 'backfill.invoices', '{billing.invoices,billing.invoice_lines}', 'backfill.invoices_rejects',
-        p_settled => 'staging.file.loaded_at'
+        p_settled => 'staging.file.loaded_at', p_dimensions => '{period_start,facility_id}'
     );
 end;
 $do$;

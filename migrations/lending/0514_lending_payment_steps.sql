@@ -127,7 +127,7 @@ begin
     perform backfill.register(
         'lending_payments', 'lending', 'Payments of linked schedules, with their postings at the settlement date', 510,
         'backfill.lending_payments_due', 'backfill.lending_payments',
-        '{lending.payments,ledger.transactions,ledger.postings}', p_settled => 'staging.rotessa_transaction.settlement_date'
+        '{lending.payments,ledger.transactions,ledger.postings}', p_settled => 'staging.rotessa_transaction.settlement_date', p_dimensions => '{settlement_date,mortgage_id}'
     );
 end;
 $do$;

@@ -156,7 +156,7 @@ begin
     perform backfill.register(
         'billing_profiles', 'reconciliation', 'Billing profiles of invoices that were issued without one', 410,
         'backfill.billing_profiles_due', 'backfill.billing_profiles', '{billing.invoices}',
-        'backfill.billing_profiles_rejects', p_settled => 'billing.invoices.created_at'
+        'backfill.billing_profiles_rejects', p_settled => 'billing.invoices.created_at', p_dimensions => '{created_at,billing_profile_id}'
     );
 end;
 $do$;

@@ -138,7 +138,7 @@ do $do$
 begin
     perform backfill.register(
         'payment_links', 'reconciliation', 'Payments that name or fit exactly one invoice get their link', 420,
-        'backfill.payment_links_due', 'backfill.payment_links', '{billing.payments}', p_settled => 'billing.payments.paid_at'
+        'backfill.payment_links_due', 'backfill.payment_links', '{billing.payments}', p_settled => 'billing.payments.paid_at', p_dimensions => '{paid_at,customer_id}'
     );
 end;
 $do$;

@@ -211,7 +211,7 @@ begin
     perform backfill.register(
         'rent_history', 'rent', 'Rent calculations from files: kept, and the ledger explained and completed by them', 320,
         'backfill.rent_history_due', 'backfill.rent_history', '{rent.calculation,rent.rent_ledger}',
-        'backfill.rent_history_rejects', p_settled => 'staging.file.loaded_at'
+        'backfill.rent_history_rejects', p_settled => 'staging.file.loaded_at', p_dimensions => '{period}'
     );
 end;
 $do$;

@@ -193,7 +193,7 @@ begin
     perform backfill.register(
         'electricity_bills', 'rent', 'Electricity bills of both providers, and rent_config ''el'' of each month', 310,
         'backfill.electricity_bills_due', 'backfill.electricity_bills', '{rent.electricity_bills,rent.rent_config}',
-        'backfill.electricity_bills_rejects', p_settled => 'staging.file.loaded_at'
+        'backfill.electricity_bills_rejects', p_settled => 'staging.file.loaded_at', p_dimensions => '{bill_date,provider}'
     );
 end;
 $do$;

@@ -13,7 +13,8 @@ import typer
 
 from runner.errors import UsageError
 from runner.money import add_money, money_text
-from runner.terminal.report import draw_findings, draw_report, draw_verdict, html_page
+from runner.terminal.page import apply_page
+from runner.terminal.report import draw_findings, draw_report, draw_verdict
 from runner.terminal.verb import Actor, AllowRejects, AllRows, Answer, AsOf, Call, DryRun, Yes, verb
 from runner.text import counted
 
@@ -71,6 +72,7 @@ def apply(
     saved = call.file(save_plan)
     content: list[bytes] = []
     sink = call.row_sink(all_rows)
+    rows = call.page_rows(html, sink.add if sink else None)
 
     def confirm(report: Report) -> bool:
         return call.confirm(question(report), report, partial(draw_findings, changes=not all_rows), yes=yes)
@@ -87,12 +89,18 @@ def apply(
         accept_taken=accept_taken,
         allow_non_transactional=allow_non_transactional,
         actor=actor,
-        every_row=sink.add if sink else None,
+        every_row=rows.add if rows else sink.add if sink else None,
+        by_dimension=html is not None,
         prove_undo=prove_undo,
     )
     report = apply_(call.settings, wanted, confirm=confirm, progress=call.progress)
     if report.verdict == "declined" and call.unasked:
         report = replace(report, verdict="not asked")
+
+    def html_page(shown: Report) -> bytes:
+        listed = rows.kept if rows and rows.count else None
+        return apply_page(shown, listed, rows.write() if rows else "")
+
     if report.verdict in ("declined", "not asked") and call.shown:
         return Answer(report, draw_verdict, file=page, page=html_page)
     if saved is not None and content:

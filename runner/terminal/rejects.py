@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,8 +9,9 @@ import typer
 
 from runner.money import amount, label, money_text
 from runner.terminal.output import escape, table
+from runner.terminal.page_rows import cell, to_csv
 from runner.terminal.verb import Answer, Call, verb
-from runner.text import clean, counted, json_text, plain
+from runner.text import counted, json_text, plain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,19 +50,13 @@ def draw_rejects(found: Rejects, out: Console) -> None:
 
 def as_csv(found: Rejects) -> bytes:
     """One line a row, for a spreadsheet: what begins as a formula does stands behind an apostrophe."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["backfill", "source", "key", "line", "reason", "amount", "currency", "left_out_by", "payload"])
+    lines = []
     for row in found.rows:
         currency, minor = next(iter(row.money.items())) if row.money else ("", None)
         shown = amount(minor, currency).replace(",", "")
         cells = [row.backfill, row.source, row.source_key, row.line or "", row.reason]
-        writer.writerow([
-            *map(_cell, cells), shown, label(currency), row.run or "", _cell(json_text(plain(row.payload))),
+        lines.append([
+            *map(cell, cells), shown, label(currency), row.run or "", cell(json_text(plain(row.payload))),
         ])  # fmt: skip
-    return text.getvalue().encode()
-
-
-def _cell(value: object) -> str:
-    text = clean(str(value))
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
+    headings = ["backfill", "source", "key", "line", "reason", "amount", "currency", "left_out_by", "payload"]
+    return to_csv(headings, lines)

@@ -7,7 +7,7 @@ from decimal import Decimal
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from runner.money import NO_CURRENCY, Money, amount, label, money_lines, money_text
+from runner.money import NO_CURRENCY, Money, amount, label, money_text
 from runner.systems import ENGINE, SYSTEMS
 from runner.terminal.output import (
     change_line,
@@ -15,12 +15,11 @@ from runner.terminal.output import (
     draw_left_out,
     escape,
     escape_lines,
-    source_row,
     span,
     styled,
     table,
 )
-from runner.text import clean, cleaned, counted, size
+from runner.text import clean, counted, size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -102,8 +101,8 @@ def draw_findings(report: Report, out: Console, *, changes: bool = True) -> None
 
 def draw_verdict(report: Report, out: Console) -> None:
     """How it ended, and what to do next."""
-    headline, colour = _headline(report)
-    out.print(f"\n[bold {colour}]{headline}[/] {_next_step(report)}".rstrip())
+    verdict, colour = headline(report)
+    out.print(f"\n[bold {colour}]{verdict}[/] {_next_step(report)}".rstrip())
     if report.command:
         out.print("To do exactly this, or nothing:")
         out.print(f"  {report.command}", markup=False, soft_wrap=True)  # on one line: it is copied
@@ -120,12 +119,12 @@ def draw_verdict(report: Report, out: Console) -> None:
         )
 
 
-def _headline(report: Report) -> tuple[str, str]:
+def headline(report: Report) -> tuple[str, str]:
     """The verdict and its colour. That nothing was changed is said of what the server has shown to be rolled back."""
-    headline, colour = _HEADLINES[report.verdict]
+    words, colour = _HEADLINES[report.verdict]
     if report.committed_first:
-        headline = headline.replace("othing was changed", "othing else was changed")
-    return headline, colour
+        words = words.replace("othing was changed", "othing else was changed")
+    return words, colour
 
 
 def changed_rows(backfill: BackfillResult) -> list[tuple[str, str, str]]:
@@ -208,7 +207,7 @@ def _draw_totals(totals: tuple[TableTotals, ...], out: Console) -> None:
     out.print(table("table", ">rows before", ">changes", ">rows after", "", ">before", ">change",
                     ">after", "", rows=(
         (
-            t.table, _count(t.rows_before), row_changes(t), _count(t.rows_after), *money_of(t),
+            t.table, count(t.rows_before), row_changes(t), count(t.rows_after), *money_of(t),
             styled("ok", "green") if t.proved else styled("WRONG", "red"),
         ) for t in worth_showing(totals)
     )))  # fmt: skip
@@ -219,7 +218,8 @@ def _draw_totals(totals: tuple[TableTotals, ...], out: Console) -> None:
         out.print(f"[dim]and {counted(left, 'more tracked table')} that did not change[/]")
 
 
-def _count(rows: int | None) -> str:
+def count(rows: int | None) -> str:
+    """How many rows a table has, where that was looked at."""
     return "not counted" if rows is None else f"{rows:,}"
 
 
@@ -274,13 +274,13 @@ def draw_gates(gates: tuple[GateResult, ...], out: Console) -> None:
         if gate.status != "pass":
             out.print(f"\n[{_MARKS[gate.status][1]}]{escape(gate.name)}[/] {escape(' '.join(gate.message.split()))}")
             for row in gate.rows:
-                words = ", ".join(_labelled(name, value) for name, value in row.items())
+                words = ", ".join(labelled(name, value) for name, value in row.items())
                 out.print(f"  {words}", markup=False)
             if gate.rows and gate.failures > len(gate.rows):
                 out.print(f"  … {gate.failures - len(gate.rows):,} more")
 
 
-def _labelled(name: str, value: Any) -> str:
+def labelled(name: str, value: Any) -> str:
     """A column's name and value. Cents are shown as money, and so under a name that does not say cents."""
     if name.endswith("cents") and isinstance(value, int | Decimal):
         return f"{name.removesuffix('cents').rstrip('_') or 'amount'} {amount(int(value))}"
@@ -319,31 +319,3 @@ def strongest(locks: Sequence[Lock]) -> list[Lock]:
     for lock in sorted(locks, key=lambda lock: _STRENGTH.index(lock.mode.removesuffix("Lock"))):
         found[lock.table] = lock
     return [found[name] for name in sorted(found)]
-
-
-def html_page(report: Report) -> bytes:
-    """The report for Finance: one self-contained page."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(loader=PackageLoader("runner.terminal", ""), autoescape=True, undefined=StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)  # fmt: skip
-    environment.filters["money"] = money_text
-    environment.filters["due_line"] = due_line
-    environment.filters["row_changes"] = row_changes
-    environment.filters["money_of"] = money_of
-    environment.filters["money_lines"] = money_lines
-    environment.filters["finer_lines"] = finer_lines
-    environment.filters["count"] = _count
-    environment.filters["labelled"] = lambda item: _labelled(*item)
-    environment.filters["size"] = size
-    environment.filters["counted"] = counted
-    environment.filters["source_row"] = source_row
-    environment.filters["lines"] = changed_rows
-    environment.filters["undo_line"] = lambda undo: undo_line(undo)[0]
-    environment.filters["strongest"] = strongest
-    environment.filters["by_band"] = by_band
-    environment.filters["worth_showing"] = worth_showing
-    template = environment.get_template("report.html.j2")
-    report = cleaned(report)
-    headline, colour = _headline(report)
-    return template.render(report=report, attempt=report.attempt, headline=headline, colour=colour).encode()

@@ -31,7 +31,9 @@ from runner.text import clean, clean_lines, cleaned, json_text
 if TYPE_CHECKING:  # rich, psycopg and yoyo take longer than --help may
     from rich.console import Console
 
+    from runner.result import Change
     from runner.settings import Settings
+    from runner.terminal.page_rows import PageRows
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -144,6 +146,16 @@ class Call:
     def row_sink(self, wanted: bool) -> RowSink | None:
         """Where every row goes, if they are wanted; what is printed finds the terminal free of progress."""
         return RowSink(as_json=self.as_json, before_printing=self.progress.stop) if wanted else None
+
+    def page_rows(self, page: Path | None, also: Callable[[Change], None] | None) -> PageRows | None:
+        """What keeps the rows of a page, where one is wanted."""
+        if page is None:
+            return None
+        from runner.terminal.page_rows import PageRows
+
+        rows = PageRows(page, also)
+        self.files.append(rows.file)
+        return rows
 
     def file(self, path: Path | None) -> OutputFile | None:
         """The file of an option, if one is given: opened now, before anything is done, and written by the Answer."""

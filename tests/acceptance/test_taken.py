@@ -12,7 +12,8 @@ from runner import apply as apply_
 from runner.result import Report
 from runner.settings import Settings
 from runner.systems import SYSTEMS
-from runner.terminal.report import draw_report, html_page
+from runner.terminal.page import apply_page
+from runner.terminal.report import draw_report
 from runner.text import to_json
 from tests.engine.test_apply import validate
 from tests.story import SAMPLE_CHARGES, UNIT, adopt, run, sql
@@ -101,5 +102,5 @@ def test_people_programs_and_finance_are_told(url: str) -> None:
     said = console.file.getvalue()  # type: ignore[attr-defined]
     assert "left to others, who wrote them since the rehearsal: 2 rows" in said
     assert f"ada / {UNIT} / 2023-01  1,200.00" in said
-    assert "left to others, who wrote them since the rehearsal (2)" in html_page(report).decode()
+    assert "left to others, who wrote them since the rehearsal (2)" in apply_page(report).decode()
     validate(json.loads(to_json(report)))

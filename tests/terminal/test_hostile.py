@@ -34,8 +34,8 @@ from runner.promote import Line, Promotion, Waiver
 from runner.reconciliation.reconcile import ClassTotals, FinanceLedgerFile, Reconciliation, junit
 from runner.result import Report
 from runner.terminal.output import console
+from runner.terminal.page import apply_page
 from runner.terminal.promote import sign_off_sheet
-from runner.terminal.report import html_page
 from runner.terminal.verb import Answer, Progress, reporting_errors
 from runner.text import clean, clean_lines, cleaned, to_json
 from tests.story import command
@@ -139,7 +139,7 @@ def test_json_keeps_every_letter_and_shows_none_that_acts() -> None:
 
 
 def test_the_page_and_junit_hold_no_letter_that_acts() -> None:
-    page = html_page(made(Report)).decode()
+    page = apply_page(made(Report)).decode()
     assert RAW.findall(page) == []
     assert "<b>&" not in page
     found = Reconciliation(

@@ -23,7 +23,8 @@ from runner.runs import Run
 from runner.terminal.doctor import draw_findings
 from runner.terminal.log import draw_run, draw_runs
 from runner.terminal.output import change_line, console
-from runner.terminal.report import draw_report, html_page, strongest
+from runner.terminal.page import apply_page
+from runner.terminal.report import draw_report, strongest
 from runner.terminal.rollback import draw_reversal
 from runner.text import plain, size, to_json
 
@@ -110,7 +111,7 @@ def test_a_change_shows_what_it_does_to_the_money() -> None:
 
 
 def test_no_bare_cents_reach_the_terminal_or_the_page() -> None:
-    for text in (drawn(result()), html_page(result()).decode()):
+    for text in (drawn(result()), apply_page(result()).decode()):
         assert "15,935,383.00" in text
         assert "1,234.56" in text
         assert "879.00" in text
@@ -184,7 +185,7 @@ class Page(HTMLParser):
 
 @pytest.mark.parametrize("verdict", VERDICTS)
 def test_the_page_is_whole_and_loads_nothing(verdict: Verdict) -> None:
-    text = html_page(result(verdict, differences=("charges: 1 rows in the rehearsal",))).decode()
+    text = apply_page(result(verdict, differences=("charges: 1 rows in the rehearsal",))).decode()
     page = Page(text)
     assert page.loads == []
     assert not re.search(r"url\(|@import|https?:", text)
@@ -203,7 +204,7 @@ def test_the_page_is_whole_and_loads_nothing(verdict: Verdict) -> None:
 
 
 def test_hostile_data_is_text_on_the_page() -> None:
-    text = html_page(result(key=HOSTILE)).decode()
+    text = apply_page(result(key=HOSTILE)).decode()
     page = Page(text)
     assert "script" not in page.tags
     assert "<script>" not in text
