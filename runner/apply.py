@@ -28,12 +28,13 @@ from runner.pinned import own_names, place, place_in_words
 from runner.plan_file import VALID, SavedPlan, Signing
 from runner.planning import ANALYZED, analyze_again
 from runner.proof import Proof
-from runner.result import Attempt, BackfillResult, Change, Report, Undo
+from runner.result import Attempt, BackfillResult, Change, LeftOut, Report, Undo
 from runner.runs import (
     by_dimension,
     chain_head,
     committed_head,
     left_out,
+    new_rejects,
     sample_changes,
     stream_changes,
     table_changes,
@@ -71,6 +72,9 @@ class Plan:
     valid: timedelta = VALID
     by_dimension: bool = False
     """Also what is written by month and by whom it is about."""
+    rejected: Callable[[str, str, str, int, tuple[LeftOut, ...]], None] | None = None
+    """Gets the source rows that are more than are allowed, before they end the rehearsal: where, backfill, description,
+    how many, and the first of them."""
     prove_undo: bool | None = None
     """Whether the rehearsal undoes what it did; None: where it is not too much."""
 
@@ -245,6 +249,9 @@ def _attempt(
         results = []
         for row in due:
             progress(f"{verb}: backfill {row['backfill']}, {counted(row['due_rows'], 'row')}")
+            if plan.rejected is not None and row["rejects"] > plan.allow_rejects:
+                those = new_rejects(conn, row["backfill"])
+                plan.rejected(place_in_words(conn), row["backfill"], row["description"], row["rejects"], those)
             result = _backfill(conn, settings, plan, row)
             proof.after(f"backfill {result.name}")
             watch.look()

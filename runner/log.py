@@ -8,8 +8,19 @@ from dataclasses import dataclass
 from psycopg import IsolationLevel
 
 from runner.database import connect, transaction
-from runner.result import Change, LeftOut
-from runner.runs import Run, chain_head, count_left_out, find_run, left_out, list_runs, sample_changes, stream_changes
+from runner.pinned import place_in_words
+from runner.result import Change, Dimension, LeftOut
+from runner.runs import (
+    Run,
+    by_dimension,
+    chain_head,
+    count_left_out,
+    find_run,
+    left_out,
+    list_runs,
+    sample_changes,
+    stream_changes,
+)
 from runner.settings import Settings
 
 
@@ -29,6 +40,14 @@ class RunDetail:
     changes: tuple[Change, ...]
     rejects: int = 0
     left_out: tuple[LeftOut, ...] = ()
+    dimensions: tuple[Dimension, ...] = ()
+    """By month and by whom it is about; only of a report."""
+    description: str = ""
+    """What its backfill is for; empty of what is none."""
+    where: str = ""
+    """`billing on db.example:5432 as alice`."""
+    head: str = ""
+    """Head of the chain now, N:hash."""
 
 
 def log(settings: Settings, *, limit: int = 20) -> RunList:
@@ -51,3 +70,23 @@ def log_run(
                     every_row(change)
                 return RunDetail(run, (), rejects, left)
             return RunDetail(run, tuple(sample_changes(conn, run.run_id, sample)), rejects, left)
+
+
+def report_run(settings: Settings, given: str, *, every_row: Callable[[Change], None] | None = None) -> RunDetail:
+    """One run with all that a page says of it; its rows through `every_row`."""
+    with connect(settings, application_name="runner report") as conn:
+        where = place_in_words(conn)
+        with transaction(conn, settings, isolation=IsolationLevel.REPEATABLE_READ):
+            run = find_run(conn, given)
+            entry = conn.execute(
+                "select description from backfill.catalog where backfill = %s", [run.backfill]
+            ).fetchone()
+            found = RunDetail(
+                run, tuple(sample_changes(conn, run.run_id, 20)), count_left_out(conn, run.run_id),
+                tuple(left_out(conn, run.run_id, None)), by_dimension(conn, run.run_id, now=False),
+                str(entry[0]) if entry else "", where, chain_head(conn),
+            )  # fmt: skip
+            if every_row is not None:
+                for change in stream_changes(conn, run.run_id):
+                    every_row(change)
+            return found

@@ -301,6 +301,8 @@ class Reversal:
     """`billing on db.example:5432 as alice`."""
     approvals: Approvals | None = None
     """What a policy asks for, and what there is; null where none does."""
+    dimensions: tuple[Dimension, ...] = ()
+    """By month and by whom it is about; only where a page is asked for."""
 
     @property
     def kept(self) -> str:

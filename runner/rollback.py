@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final, Literal, TypeVar
 
-from runner import approvals
+from runner import approvals, runs
 from runner.database import Connection, connect, locked_transaction, retrying
 from runner.errors import DigestError
 from runner.pinned import own_names, place_in_words
@@ -45,6 +45,7 @@ def rollback(
     actor: str | None = None,
     sample: int = 20,
     progress: Callable[[str], None],
+    by_dimension: bool = False,
 ) -> Reversal:
     """Reverse a run, named by its id or the beginning of it. Twice is a no-op.
 
@@ -61,7 +62,7 @@ def rollback(
         rows = conn.execute(_REVERSE, [run.run_id, run.run_id, actor, sample]).fetchall()
         with own_names(conn):
             conn.execute("set constraints all immediate")
-        shown, digest = _reversal(conn, run.run_id, _by_run(rows))
+        shown, digest = _reversal(conn, run.run_id, _by_run(rows), by_dimension)
         return replace(shown, seconds=time.perf_counter() - started), digest
 
     return _shown_then_done(settings, given, undo, _told, dry_run=dry_run, confirm=confirm, progress=progress)
@@ -76,6 +77,7 @@ def rollback_since(
     actor: str | None = None,
     sample: int = 5,
     progress: Callable[[str], None],
+    by_dimension: bool = False,
 ) -> Rewind:
     """Reverse a run and all that came after it, the newest first: all of them or none. Twice is a no-op.
 
@@ -94,7 +96,7 @@ def rollback_since(
         undone = [run_id for (run_id,) in since if find_run(conn, str(run_id)).status == "reversed"]
         if not undone:
             return Rewind(run.run_id, "already reversed", (), 0.0), ""
-        each = [_reversal(conn, run_id, found) for run_id in undone]
+        each = [_reversal(conn, run_id, found, by_dimension) for run_id in undone]
         seconds = time.perf_counter() - started
         return Rewind(run.run_id, "rehearsed", tuple(one for one, _ in each), seconds), " ".join(d for _, d in each)
 
@@ -157,7 +159,7 @@ def _by_run(rows: list[tuple[Any, ...]]) -> Found:
     return found
 
 
-def _reversal(conn: Connection, run_id: uuid.UUID, found: Found) -> tuple[Reversal, str]:
+def _reversal(conn: Connection, run_id: uuid.UUID, found: Found, dimensions: bool) -> tuple[Reversal, str]:
     """The reversal of a run that has just been done in this transaction, and its digest."""
     run = find_run(conn, str(run_id))
     undo: Run = find_run(conn, str((conn.execute(_UNDONE_BY, [run_id]).fetchone() or [None])[0]))
@@ -174,6 +176,7 @@ def _reversal(conn: Connection, run_id: uuid.UUID, found: Found) -> tuple[Revers
         chain=undo.link or "",
         where=place_in_words(conn),
         approvals=approvals.of(undo.metrics),
+        dimensions=runs.by_dimension(conn, undo.run_id, now=True) if dimensions else (),
         stamped=tuple(
             Stamped(one["table"], tuple(one["columns"]), one["rows"], tuple(one["triggers"]))
             for one in undo.metrics.get("stamped_anew", [])

@@ -238,6 +238,19 @@ def left_out(conn: Connection, run_id: uuid.UUID, limit: int | None) -> list[Lef
     ]
 
 
+def new_rejects(conn: Connection, backfill: str) -> tuple[LeftOut, ...]:
+    """The first thousand source rows that a backfill cannot take, as the transaction sees them."""
+    rows = conn.execute(
+        "select source, source_key, line, reason, amount, currency from backfill.new_rejects(%s)"
+        " order by source, line, source_key limit 1000",
+        [backfill],
+    ).fetchall()
+    return tuple(
+        LeftOut(source, key, line, reason, of_row(amount, currency))
+        for source, key, line, reason, amount, currency in rows
+    )
+
+
 def stream_changes(conn: Connection, run_id: uuid.UUID) -> Iterator[Change]:
     """All changes of a run through a server-side cursor: memory stays flat whatever the number of rows."""
     with conn.cursor(name="changes") as cursor:

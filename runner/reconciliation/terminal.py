@@ -10,6 +10,7 @@ import typer
 from runner.errors import UsageError
 from runner.money import NO_CURRENCY, add_money, amount, money_lines
 from runner.terminal.output import escape, styled, table
+from runner.terminal.sheets import reconciliation_page
 from runner.terminal.verb import AllowRejects, Answer, Call, verb
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def reconcile(
     ] = None,
     tolerance: Annotated[int, typer.Option(min=0, metavar="CENTS", help="Amounts so close count as equal.")] = 0,
     allow_rejects: AllowRejects = 0,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as a page to be signed.")] = None,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the classes as JUnit XML.")] = None,
     store_failures: Annotated[bool, typer.Option(help="Keep the findings in backfill.comparison_finding.")] = False,
 ) -> Answer:
@@ -35,7 +37,7 @@ def reconcile(
 
     if ledger is None and (tolerance or allow_rejects or store_failures):
         raise UsageError("--tolerance, --allow-rejects and --store-failures need --ledger FILE")
-    file = call.file(junit)
+    files = [(call.file(junit), reconcile_.junit), (call.file(html), reconciliation_page)]
     found = reconcile_.reconcile(
         call.settings,
         ledger=ledger,
@@ -44,7 +46,7 @@ def reconcile(
         store=store_failures,
         progress=call.progress,
     )
-    return Answer(found, draw_reconciliation, file=file, page=reconcile_.junit)
+    return Answer(found, draw_reconciliation, files=files)
 
 
 def draw_reconciliation(found: Reconciliation, out: Console) -> None:

@@ -7,16 +7,17 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from runner.errors import UsageError
+from runner.errors import SqlError, UsageError
 from runner.money import add_money, money_text
 from runner.terminal.page import apply_page
 from runner.terminal.report import draw_findings, draw_report, draw_verdict
+from runner.terminal.sheets import Stopped, rejected_page
 from runner.terminal.verb import Actor, AllowRejects, AllRows, Answer, AsOf, Call, DryRun, Yes, verb
-from runner.text import counted
+from runner.text import clean, cleaned, counted
 
 if TYPE_CHECKING:
     from runner.result import Report
@@ -71,6 +72,7 @@ def apply(
     page = call.file(html)
     saved = call.file(save_plan)
     content: list[bytes] = []
+    stopped: list[tuple[Any, ...]] = []
     sink = call.row_sink(all_rows)
     rows = call.page_rows(html, sink.add if sink else None)
 
@@ -91,9 +93,15 @@ def apply(
         actor=actor,
         every_row=rows.add if rows else sink.add if sink else None,
         by_dimension=html is not None,
+        rejected=lambda *found: stopped.append(found),
         prove_undo=prove_undo,
     )
-    report = apply_(call.settings, wanted, confirm=confirm, progress=call.progress)
+    try:
+        report = apply_(call.settings, wanted, confirm=confirm, progress=call.progress)
+    except SqlError as exc:
+        if exc.sqlstate == "BF004" and stopped and page is not None:
+            page.write(rejected_page(cleaned(Stopped(*stopped[-1][1:])), clean(stopped[-1][0])))
+        raise
     if report.verdict == "declined" and call.unasked:
         report = replace(report, verdict="not asked")
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from runner.errors import UsageError
 from runner.terminal.output import escape, styled, table
+from runner.terminal.sheets import promotion_page
 from runner.terminal.verb import Answer, Call, verb
 from runner.text import clean
 
@@ -28,14 +30,18 @@ def promote(
         str, typer.Option(metavar="NAME", help="What it is promoted to; named on the sheet.")
     ] = "production",
     sheet: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the sign-off sheet (Markdown).")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as a page to be signed.")] = None,
     snapshot_hours: Annotated[int, typer.Option(min=1, metavar="HOURS", help="How old the snapshot may be.")] = 24,
 ) -> Answer:
     """Prove the promotion checklist line by line; exit 0 only when none is red."""
     from runner.promote import promote as promote_
 
-    file = call.file(sheet)
+    if sheet is not None and html is not None:
+        raise UsageError("--sheet and --html are the same sheet, in Markdown and as a page: give one of them")
+    file = call.file(sheet or html)
     found = promote_(call.settings, stage=stage, snapshot_hours=snapshot_hours, progress=call.progress)
-    return Answer(found, draw_promotion, file=file, page=lambda shown: sign_off_sheet(shown).encode())
+    page = promotion_page if html is not None else lambda shown: sign_off_sheet(shown).encode()
+    return Answer(found, draw_promotion, file=file, page=page)
 
 
 def draw_promotion(found: Promotion, out: Console) -> None:

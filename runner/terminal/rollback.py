@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -12,6 +13,7 @@ from runner.errors import UsageError
 from runner.money import add_money, money_text
 from runner.terminal.output import changes_by_table, escape, rows_in, table
 from runner.terminal.report import draw_approvals
+from runner.terminal.sheets import undo_page
 from runner.terminal.verb import Actor, Answer, Call, DryRun, Yes, verb
 from runner.text import counted
 
@@ -30,6 +32,7 @@ def rollback(
     ] = None,
     dry_run: DryRun = False,
     yes: Yes = False,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as a page to be signed.")] = None,
     actor: Actor = None,
 ) -> Answer:
     """Undo a run: try it, show it, and only then do it. Refused where a row is no longer what the run left."""
@@ -39,6 +42,8 @@ def rollback(
     if (run is None) == (since is None):
         raise UsageError("name one run: `runner rollback RUN`, or with all after it `runner rollback --since RUN`")
 
+    file = call.file(html)
+
     def confirm(reversal: Reversal) -> bool:
         return call.confirm(question([reversal]), reversal, draw_found, yes=yes)
 
@@ -47,15 +52,19 @@ def rollback(
 
     if since is not None:
         rewound = rollback_since(
-            call.settings, since, dry_run=dry_run, confirm=confirm_all, actor=actor, progress=call.progress
-        )
+            call.settings, since, dry_run=dry_run, confirm=confirm_all, actor=actor, progress=call.progress,
+            by_dimension=html is not None,
+        )  # fmt: skip
         if rewound.verdict == "declined" and call.unasked:
             rewound = replace(rewound, verdict="not asked")
-        return Answer(rewound, draw_rewind_outcome if call.shown else draw_rewind)
-    done = rollback_(call.settings, run or "", dry_run=dry_run, confirm=confirm, actor=actor, progress=call.progress)
+        return Answer(rewound, draw_rewind_outcome if call.shown else draw_rewind, file=file, page=undo_page)
+    done = rollback_(
+        call.settings, run or "", dry_run=dry_run, confirm=confirm, actor=actor, progress=call.progress,
+        by_dimension=html is not None,
+    )  # fmt: skip
     if done.verdict == "declined" and call.unasked:
         done = replace(done, verdict="not asked")
-    return Answer(done, draw_outcome if call.shown else draw_reversal)
+    return Answer(done, draw_outcome if call.shown else draw_reversal, file=file, page=undo_page)
 
 
 def question(reversals: Sequence[Reversal]) -> str:

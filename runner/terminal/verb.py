@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
@@ -188,21 +188,22 @@ class Answer:
     """What a verb has found or done, and how it is drawn. Its exit code is the result's, 0 where that has none.
 
     JSON is one object: a list is `named`, and the rows of a sink become its key `changes`. What is drawn, and what the
-    `file` gets by `page`, holds no text of others that is not clean. A result's `kept` says what is in the database
-    whatever becomes of the output.
+    `file` gets by `page` and each of `files` by its own, holds no text of others that is not clean. A result's `kept`
+    says what is in the database whatever becomes of the output.
     """
 
     def __init__(
         self, result: R, draw: Callable[[R, Console], None], *,
         named: str | None = None, rows: RowSink | None = None, exit_code: int | None = None,
         file: OutputFile | None = None, page: Callable[[R], bytes] | None = None,
+        files: Sequence[tuple[OutputFile | None, Callable[[R], bytes]]] = (),
     ) -> None:  # fmt: skip
         self.json: Any = result if named is None else {named: result}
         shown = cleaned(result)
         self.draw = partial(draw, shown)
         self.rows = rows
-        self.file = file
-        self.page = partial(page, shown) if page else bytes
+        pages = [*files, (file, page)] if page else files
+        self.files = [(into, partial(make, shown)) for into, make in pages if into is not None]
         self.kept: str = getattr(result, "kept", "")
         self.exit_code: int = getattr(result, "exit_code", 0) if exit_code is None else exit_code
 
@@ -251,9 +252,9 @@ def _give(call: Call, answer: Answer) -> int:
     except NotPrintedError as exc:
         say(f"error: {clean(str(exc))}. {clean(answer.kept)}".rstrip())
         code = code if answer.kept else code or exc.exit_code
-    if answer.file is not None:
+    for file, page in answer.files:
         try:
-            answer.file.write(answer.page())
+            file.write(page())
         except RunnerError as exc:
             say(f"error: {clean(str(exc))}. {clean(answer.kept)}".rstrip())
             code = code or exc.exit_code
