@@ -253,6 +253,10 @@ def _environment() -> Environment:
         taken_rows=_taken_rows, lock_rows=_lock_rows, finer_lines=report_.finer_lines,
         undo_line=lambda undo: report_.undo_line(undo)[0], labelled=lambda item: report_.labelled(*item),
     )  # fmt: skip
+    # One that no line holds may be broken anywhere; a name that one does, never.
+    environment.tests["long"] = lambda cell: any(
+        len(word) > 30 for text in ([cell] if isinstance(cell, str) else cell) for word in text.split()
+    )
     return environment
 
 

@@ -27,7 +27,7 @@ class PageRows:
         self.also = also
         self.kept: list[Change] = []
         self.count = 0
-        self._all = tempfile.TemporaryFile("w+", encoding="utf-8", newline="")  # noqa: SIM115 - closed with the process
+        self._all = tempfile.TemporaryFile("w+", encoding="utf-8", newline="")  # noqa: SIM115 - close() does
         self._writer = csv.writer(self._all)
         self._writer.writerow(["table", "row", "operation", "before", "after", "currency"])
 
@@ -52,6 +52,11 @@ class PageRows:
         self._all.seek(0)
         self.file.write(self._all.read().encode())
         return self.path.name
+
+    def close(self) -> None:
+        """Leave nothing open, and nothing behind that was not written."""
+        self._all.close()
+        self.file.close()
 
 
 def cell(value: object) -> str:

@@ -100,7 +100,6 @@ def promotion_page(found: Promotion) -> bytes:
             *([Section("Waivers", "Findings that somebody answers for.", ("test", "until", "by", "why"),
                        [[w.test, w.until, w.actor, w.reason] for w in found.waivers])] if found.waivers else []),
         ],
-        signatures=[("checklist", found.stage)],
     ))  # fmt: skip
 
 

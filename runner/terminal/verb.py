@@ -129,7 +129,7 @@ class Call:
         return limited(settings, **limits) if limits else settings
 
     @cached_property
-    def files(self) -> list[OutputFile]:
+    def files(self) -> list[OutputFile | PageRows]:
         """The files of this call that are open."""
         return []
 
@@ -154,15 +154,16 @@ class Call:
         from runner.terminal.page_rows import PageRows
 
         rows = PageRows(page, also)
-        self.files.append(rows.file)
+        self.files.append(rows)
         return rows
 
     def file(self, path: Path | None) -> OutputFile | None:
         """The file of an option, if one is given: opened now, before anything is done, and written by the Answer."""
         if path is None:
             return None
-        self.files.append(OutputFile(path))
-        return self.files[-1]
+        file = OutputFile(path)
+        self.files.append(file)
+        return file
 
     def confirm(self, question: str, result: R, draw: Callable[[R, Console], None], *, yes: bool) -> bool:
         """Whether it may be done: `yes`, else what a person answers who has seen the result drawn."""
