@@ -40,6 +40,7 @@ from runner.runs import (
     table_changes,
 )
 from runner.settings import Settings
+from runner.steps import Step
 from runner.systems import SYSTEMS, refuse_unselected
 from runner.text import counted
 from runner.totals import differences, due_gate, totals
@@ -248,11 +249,13 @@ def _attempt(
             approvals.require_taken_may_pass(conn, [row["backfill"] for row in due])
         results = []
         for row in due:
-            progress(f"{verb}: backfill {row['backfill']}, {counted(row['due_rows'], 'row')}")
+            step = Step(f"{verb}: backfill {row['backfill']}, {counted(row['due_rows'], 'row')}")
+            progress(step)
             if plan.rejected is not None and row["rejects"] > plan.allow_rejects:
                 those = new_rejects(conn, row["backfill"])
                 plan.rejected(place_in_words(conn), row["backfill"], row["description"], row["rejects"], those)
             result = _backfill(conn, settings, plan, row)
+            step.rows, step.run_id = result.rows, str(result.run_id)
             proof.after(f"backfill {result.name}")
             watch.look()
             if signing is not None:
@@ -271,7 +274,10 @@ def _attempt(
         judged: list[gates_.GateResult] = []
         if results:
             progress(f"{verb}: gates")
-            judged = gates_.run(conn, compiled, [result.name for result in results], plan.sample, after=proof.after)
+            judged = gates_.run(
+                conn, compiled, [result.name for result in results], plan.sample, after=proof.after,
+                progress=lambda at, of: progress(f"{verb}: gates ({at} of {of})"),
+            )  # fmt: skip
             judged += [due_gate(result) for result in results]
         watch.look()
         moved = watch.moved_sequences()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +28,7 @@ class Decision:
 
     verdict: Literal["shown", "approved", "refused", "declined", "not asked"]
     where: str
-    signatures: Mapping[str, str]
+    signatures: dict[str, str]
     """By backfill; of a bare signature under an empty name."""
     rows: int
     money: Money | None

@@ -34,7 +34,7 @@ from runner.terminal import (
     status,
     waive,
 )
-from runner.text import clean_stream, json_text
+from runner.text import clean_stream, to_json
 
 _UsageError: Any = typer.BadParameter.__mro__[1]  # click's, wherever typer keeps it
 
@@ -65,7 +65,7 @@ class Verbs(TyperGroup):
 def _print_usage_error(exc: Any, *, as_json: bool) -> None:
     if as_json:
         error = {"error": exc.format_message(), "exit_code": exc.exit_code}
-        sys.stdout.write(json_text(error) + "\n")
+        sys.stdout.write(to_json(error) + "\n")
 
 
 app = typer.Typer(

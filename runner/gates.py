@@ -155,6 +155,7 @@ def run(
     sample: int = 20,
     *,
     after: Callable[[str], None] = lambda _: None,
+    progress: Callable[[int, int], None] = lambda at, of: None,
 ) -> list[GateResult]:
     """Run the gates of `backfills` inside the open transaction; at most `sample` failing rows of each are fetched.
 
@@ -168,7 +169,8 @@ def run(
     shared = _shared(conn, [gate for gate in gates if wanted.intersection(gate.backfills)])
     after("models that several gates read")
     results = []
-    for gate in shared:
+    for number, gate in enumerate(shared, 1):
+        progress(number, len(shared))
         results.append(_run(conn, gate, sample))
         after(f"gate {gate.name}")
     return results

@@ -76,9 +76,13 @@ def size(count: int) -> str:
     return f"{count / 1024**power:,.1f} {('kB', 'MB', 'GB')[power - 1]}"
 
 
+SCHEMA_VERSION: Final = 1
+"""Of what --json prints; it rises where a key changes its meaning or goes."""
+
+
 def to_json(result: Any) -> str:
-    """Any result object as one JSON object; money stays in minor units, by currency."""
-    return json_text(plain(result), indent=2)
+    """Any result object as one JSON object with its schema's version; money stays in minor units, by currency."""
+    return json_text({"schema_version": SCHEMA_VERSION, **plain(result)}, indent=2)
 
 
 def json_text(value: Any, indent: int | None = None) -> str:

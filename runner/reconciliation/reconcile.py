@@ -7,18 +7,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
-from xml.etree import ElementTree
 
 from psycopg.types.json import Jsonb
 
 from runner.database import Connection, connect, retrying, transaction
 from runner.errors import SqlError
 from runner.load import LandedFile
-from runner.money import Money, money_text
+from runner.money import Money
 from runner.pinned import place
 from runner.reconciliation.finance_ledger import import_finance_ledger
 from runner.settings import Settings
-from runner.text import cleaned, plain
+from runner.text import plain
 
 NO_FINDING = ("identical", "matched by number only")
 """Classes that let a reconciliation pass. A match by number is worth a look: Finance did not know the invoice's id."""
@@ -169,28 +168,3 @@ def _keep(conn: Connection, found: Reconciliation) -> Reconciliation:
         [found.ledger.sha256, found.tolerance_cents, Jsonb(plain(found.classes))],
     ).fetchone()
     return replace(found, comparison_id=row[0] if row else None)
-
-
-def junit(found: Reconciliation) -> bytes:
-    """The result as JUnit XML: one case a class, failed where rows are in one that must be empty."""
-    found = cleaned(found)  # XML has no word for most of what is not clean
-    cases: list[tuple[str, str | None]] = [("billing holds invoices", None)]
-    if found.ledger is not None:
-        count = found.ledger.rejects
-        cases.append(("every line of the ledger can be read", f"{count:,} lines rejected" if count else None))
-    for item in found.classes:
-        text = (
-            f"{item.ledger_rows:,} lines of {money_text(item.ledger_money)}, {item.db_rows:,} invoices of "
-            f"{money_text(item.db_money)}"
-        )
-        cases.append((item.name, text if item.is_finding else None))
-    failures = sum(text is not None for _, text in cases)
-    suite = ElementTree.Element(
-        "testsuite", name="reconcile", tests=str(len(cases)), failures=str(failures), errors="0"
-    )
-    for name, failure in cases:
-        case = ElementTree.SubElement(suite, "testcase", classname="reconcile", name=name)
-        if failure is not None:
-            node = ElementTree.SubElement(case, "failure", message=f"{name}: {failure}")
-            node.text = "\n".join(str(row) for row in found.findings if row["class"] == name)
-    return bytes(ElementTree.tostring(suite, encoding="utf-8", xml_declaration=True))

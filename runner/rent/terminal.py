@@ -9,7 +9,8 @@ import typer
 
 from runner.terminal.load import draw_load
 from runner.terminal.output import table
-from runner.terminal.verb import AllowRejects, Answer, Call, DryRun, say, verb
+from runner.terminal.progress import say
+from runner.terminal.verb import AllowRejects, Answer, Call, DryRun, verb
 
 if TYPE_CHECKING:
     from rich.console import Console

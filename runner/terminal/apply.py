@@ -13,6 +13,7 @@ import typer
 
 from runner.errors import SqlError, UsageError
 from runner.money import add_money, money_text
+from runner.terminal import ci
 from runner.terminal.page import apply_page
 from runner.terminal.report import draw_findings, draw_report, draw_verdict
 from runner.terminal.sheets import Stopped, rejected_page
@@ -55,6 +56,7 @@ def apply(
     ] = None,
     all_rows: AllRows = False,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report for Finance as a page.")] = None,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write gates and backfills as JUnit XML.")] = None,
     actor: Actor = None,
 ) -> Answer:
     """Rehearse migrations, backfills and gates; then, unless --dry-run, do the same again and commit."""
@@ -70,6 +72,7 @@ def apply(
         raise UsageError("--expect is the signature of a dry run, 64 hexadecimal digits")
     bound = read(plan) if plan is not None else None
     page = call.file(html)
+    xml = call.file(junit)
     saved = call.file(save_plan)
     content: list[bytes] = []
     stopped: list[tuple[Any, ...]] = []
@@ -105,16 +108,19 @@ def apply(
     if report.verdict == "declined" and call.unasked:
         report = replace(report, verdict="not asked")
 
+    call.tell(ci.tell_report(report))
+
     def html_page(shown: Report) -> bytes:
         listed = rows.kept if rows and rows.count else None
         return apply_page(shown, listed, rows.write() if rows else "")
 
+    files = [(page, html_page), (xml, lambda shown: ci.junit("apply", ci.cases_of(shown)))]
     if report.verdict in ("declined", "not asked") and call.shown:
-        return Answer(report, draw_verdict, file=page, page=html_page)
+        return Answer(report, draw_verdict, files=files)
     if saved is not None and content:
         saved.write(content[-1])
     draw = partial(draw_report, changes=not all_rows and not call.shown)
-    return Answer(report, draw, rows=sink, file=page, page=html_page)
+    return Answer(report, draw, rows=sink, files=files)
 
 
 def _valid(text: str) -> timedelta:

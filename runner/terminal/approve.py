@@ -51,13 +51,13 @@ def draw_shown(shown: Decision, out: Console) -> None:
     """What it is about."""
     out.print(f"[dim]{escape(shown.where)}[/]")
     for backfill, signature in shown.signatures.items():
-        out.print(f"{escape(backfill)} {signature}".strip(), soft_wrap=True)
+        out.print(f"{escape(backfill)} {escape(signature)}".strip(), soft_wrap=True)
     if shown.rows:
         worth = f", {money_text(shown.money)}" if shown.money else ""
         out.print(f"{counted(shown.rows, 'row')}{escape(worth)}; rehearsed {escape(shown.made_at)}")
 
 
-def draw_decision(said: Decision, out: Console, *, before: bool) -> None:
+def draw_decision(said: Decision, out: Console, *, before: bool = True) -> None:
     """What was said, and for how long it holds."""
     if before:
         draw_shown(said, out)

@@ -26,7 +26,8 @@ import typer
 from runner.errors import RunnerError, UsageError
 from runner.systems import refuse_unselected
 from runner.terminal.output import NotPrintedError, OutputFile, RowSink, console, print_json, printing
-from runner.text import clean, clean_lines, cleaned, json_text
+from runner.terminal.progress import Progress, say
+from runner.text import clean, clean_lines, cleaned, to_json
 
 if TYPE_CHECKING:  # rich, psycopg and yoyo take longer than --help may
     from rich.console import Console
@@ -55,38 +56,6 @@ AsOf = Annotated[
 Debug = Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")]
 
 
-class Progress:
-    """What is being done, on stderr: alive on a terminal with the time it takes, plain lines elsewhere."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-
-    def __call__(self, step: str) -> None:
-        """The next step."""
-        step = clean(step)
-        if not sys.stderr.isatty():
-            say(f"… {step}")
-            return
-        if self._bar is None:
-            from rich.console import Console
-            from rich.progress import Progress as Bar
-            from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
-
-            columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-            # Results are no part of it: redirected, rows for a file would end up on the terminal.
-            out = Console(file=getattr(sys.stderr, "terminal", sys.stderr))
-            self._bar = Bar(*columns, console=out, transient=True, redirect_stdout=False, redirect_stderr=False)
-            self._bar.add_task("connecting")
-            self._bar.start()
-        self._bar.reset(self._bar.task_ids[0], description=step)
-
-    def stop(self) -> None:
-        """Leave the terminal to others: a live line would erase what they write. The next step begins anew."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-
-
 @dataclass
 class Call:
     """One call of a verb. The fields are the options that every verb has, after its own."""
@@ -106,6 +75,9 @@ class Call:
             "--lock-budget", metavar="TIME", help="How long others may wait for a lock of this command; 0: no limit."
         ),
     ] = None
+    log_format: Annotated[
+        str, typer.Option("--log-format", metavar="FORMAT", help="Progress on stderr: text, or json, a line a step.")
+    ] = "text"
     max_time: Annotated[
         str | None, typer.Option("--max-time", metavar="TIME", help="How long all of it may take; 0: no limit.")
     ] = None
@@ -141,7 +113,9 @@ class Call:
     @cached_property
     def progress(self) -> Progress:
         """Call it with each step; it leaves the terminal before a question and at the end of the verb."""
-        return Progress()
+        if self.log_format not in ("text", "json"):
+            raise UsageError(f"--log-format {self.log_format}: text or json")
+        return Progress(as_json=self.log_format == "json")
 
     def row_sink(self, wanted: bool) -> RowSink | None:
         """Where every row goes, if they are wanted; what is printed finds the terminal free of progress."""
@@ -156,6 +130,12 @@ class Call:
         rows = PageRows(page, also)
         self.files.append(rows)
         return rows
+
+    def tell(self, lines: Sequence[str]) -> None:
+        """Lines for a program that reads along, on stderr: stdout is the result's."""
+        self.progress.stop()
+        for line in lines:
+            say(line)
 
     def file(self, path: Path | None) -> OutputFile | None:
         """The file of an option, if one is given: opened now, before anything is done, and written by the Answer."""
@@ -270,13 +250,6 @@ def _refuse_halves(given: dict[str, Any]) -> None:
                 raise UsageError(f"{name.replace('_', '-')} {clean(text)}: not text in this terminal's encoding")
 
 
-def say(text: str) -> None:
-    """A line to stderr, clean already. That nobody can read it must not end what is being done."""
-    with suppress(OSError, ValueError):
-        sys.stderr.write(f"{text}\n")
-        sys.stderr.flush()
-
-
 def _parameters(function: Callable[..., Any]) -> list[Parameter]:
     hints = get_type_hints(function, include_extras=True)
     return [item.replace(annotation=hints[item.name]) for item in signature(function).parameters.values()]
@@ -324,7 +297,7 @@ def _print_error(exc: RunnerError, *, as_json: bool) -> None:
     say("\n".join(map(clean_lines, lines)))
     if as_json:
         with suppress(NotPrintedError), printing():
-            sys.stdout.write(json_text({"error": str(exc), "exit_code": exc.exit_code}) + "\n")
+            sys.stdout.write(to_json({"error": str(exc), "exit_code": exc.exit_code}) + "\n")
 
 
 def ask(question: str) -> bool | None:

@@ -102,5 +102,5 @@ def test_people_programs_and_finance_are_told(url: str) -> None:
     said = console.file.getvalue()  # type: ignore[attr-defined]
     assert "left to others, who wrote them since the rehearsal: 2 rows" in said
     assert f"ada / {UNIT} / 2023-01  1,200.00" in said
-    assert "left to others, who wrote them since the rehearsal (2)" in apply_page(report).decode()
+    assert "The application wrote these itself since the rehearsal: 2" in apply_page(report).decode()
     validate(json.loads(to_json(report)))

@@ -37,8 +37,8 @@ def test_the_object_it_prints(url: str) -> None:
     run_id = last_run(url)
     shown = run(url, "rollback", run_id, "--dry-run", "--json").json
     assert sorted(shown) == [
-        "backfill", "chain", "counts", "reversal_id", "run_id", "sample", "seconds", "stamped", "tables", "verdict",
-        "where",
+        "approvals", "backfill", "chain", "counts", "dimensions", "reversal_id", "run_id", "sample", "schema_version",
+        "seconds", "stamped", "tables", "verdict", "where",
     ]  # fmt: skip
     assert (shown["verdict"], shown["reversal_id"], shown["chain"]) == ("rehearsed", None, "")
     assert shown["counts"] == [["property.charges", "restored", SAMPLE_CHARGES]]

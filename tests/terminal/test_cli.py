@@ -119,7 +119,7 @@ def test_results_go_to_stdout_and_messages_to_stderr(database_url: str) -> None:
     assert done.err.isprintable() or "\x1b" not in done.err
     failed = shell(url, "apply", "nosuch", "--json", code=2)
     assert failed.json == {"error": "there is no backfill nosuch; there are: " + failed.json["error"].split(": ")[1],
-                           "exit_code": 2}  # fmt: skip
+                           "exit_code": 2, "schema_version": 1}  # fmt: skip
     assert failed.json["error"] in failed.err
 
 
@@ -233,7 +233,7 @@ def test_the_modules_run_as_the_console_script_does() -> None:
 )  # fmt: skip
 def test_what_is_no_command_line_is_an_object_too(words: tuple[str, ...]) -> None:
     done = run("", *words, code=2)
-    assert done.json.keys() == {"error", "exit_code"}
+    assert done.json.keys() == {"error", "exit_code", "schema_version"}
     assert done.json["exit_code"] == 2
     assert done.json["error"] in done.text
     assert "{" not in run("", *(word for word in words if word != "--json"), "--nonsense", code=2).out

@@ -208,7 +208,7 @@ def test_hostile_data_is_text_on_the_page() -> None:
     page = Page(text)
     assert "script" not in page.tags
     assert "<script>" not in text
-    assert page.words.count("<script>alert(1)</script> [red]x[/]") >= 3
+    assert page.words.count("<script>alert(1)</script> [red]x[/]") >= 2
 
 
 def test_a_reports_json_is_plain_whatever_a_gate_selects() -> None:
@@ -217,6 +217,7 @@ def test_a_reports_json_is_plain_whatever_a_gate_selects() -> None:
         "amount": Decimal("1.50"), "bytes": b"\x00", "list": [Decimal(1)], "map": {1: None}, "yes": True,
     }  # fmt: skip
     assert json.loads(to_json(odd)) == {
+        "schema_version": 1,
         "id": str(RUN_ID), "day": "2024-01-02", "at": "2024-01-02T00:00:00+00:00", "for": "1 day, 0:00:00",
         "amount": "1.50", "bytes": "b'\\x00'", "list": ["1"], "map": {"1": None}, "yes": True,
     }  # fmt: skip
