@@ -22,7 +22,7 @@ from runner import as_of as as_of_
 from runner import gates as gates_
 from runner.database import Connection, connect, locked_transaction, retrying
 from runner.errors import EditedMigrationError, MigrationError, NotRehearsableError
-from runner.migration_files import defining, read
+from runner.migration_files import read, rule_file
 from runner.migrations import Misfit
 from runner.pinned import own_names, place, place_in_words
 from runner.plan_file import VALID, SavedPlan, Signing
@@ -391,11 +391,5 @@ def _backfill(conn: Connection, settings: Settings, plan: Plan, due: dict[str, A
         approvals=approvals.of(metrics),
         dimensions=by_dimension(conn, log["run_id"], now=True) if plan.by_dimension else (),
         due_relation=due["due_relation"],
-        rule_file=rule_file(settings, due["due_relation"]),
+        rule_file=rule_file(settings.sources, due["due_relation"]),
     )
-
-
-def rule_file(settings: Settings, relation: str) -> str:
-    """The migration in which the rule of a due view is read, as folder/file; empty where no file makes it."""
-    path = defining(settings.sources, relation)
-    return f"{path.parent.name}/{path.name}" if path else ""

@@ -155,7 +155,7 @@ def run(
     sample: int = 20,
     *,
     after: Callable[[str], None] = lambda _: None,
-    progress: Callable[[int, int], None] = lambda at, of: None,
+    progress: Callable[[int, int], object] = lambda *_: None,
 ) -> list[GateResult]:
     """Run the gates of `backfills` inside the open transaction; at most `sample` failing rows of each are fetched.
 

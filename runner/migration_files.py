@@ -101,6 +101,12 @@ def defining(sources: Sources, relation: str) -> Path | None:
     return next((path for path in reversed(paths) if words.search(path.read_text(encoding="utf-8"))), None)
 
 
+def rule_file(sources: Sources, relation: str) -> str:
+    """The migration in which the rule of a due view is read, as folder/file; empty where no file makes it."""
+    path = defining(sources, relation)
+    return f"{path.parent.name}/{path.name}" if path else ""
+
+
 def _load(item: YoyoMigration, known: dict[str, YoyoMigration], left_out: dict[str, str]) -> str:
     """What item.load() does, without taking every file apart: that is a second for files of which none is pending."""
     path = Path(item.path)

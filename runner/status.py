@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from psycopg.rows import dict_row
 
 from runner import migrations
-from runner.apply import rule_file
 from runner.database import Connection, connect, transaction
 from runner.fit import Fit, fits
-from runner.migration_files import Migration, read
+from runner.migration_files import Migration, read, rule_file
 from runner.money import Money
 from runner.pinned import place
 from runner.runs import Run, list_runs
@@ -114,4 +113,4 @@ def _due(conn: Connection, settings: Settings, unselected: Collection[str]) -> t
     ]
     with conn.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute("select * from backfill.due(%s)", [names]).fetchall()
-    return tuple(Due(**row, rule_file=rule_file(settings, row["due_relation"])) for row in rows)
+    return tuple(Due(**row, rule_file=rule_file(settings.sources, row["due_relation"])) for row in rows)

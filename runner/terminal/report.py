@@ -7,7 +7,7 @@ from decimal import Decimal
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from runner.money import NO_CURRENCY, Money, amount, label, money_text
+from runner.money import NO_CURRENCY, Money, add_money, amount, label, money_text
 from runner.systems import ENGINE, SYSTEMS
 from runner.terminal.output import (
     change_line,
@@ -53,6 +53,8 @@ def draw_findings(report: Report, out: Console, *, changes: bool = True) -> None
     from rich.padding import Padding
 
     attempt = report.attempt
+    if attempt.backfills:
+        out.print(f"[bold]{escape(summary(report))}[/]")
     out.print(
         f"[dim]{escape(report.database)} · PostgreSQL {escape(report.server)} · {escape(report.time_zone)} · "
         f"{escape(report.started_at)}[/]"
@@ -125,6 +127,21 @@ def headline(report: Report) -> tuple[str, str]:
     if report.committed_first:
         words = words.replace("othing was changed", "othing else was changed")
     return words, colour
+
+
+def summary(report: Report) -> str:
+    """What it comes to, in a line: rows, money, gates, undo."""
+    attempt = report.attempt
+    money = add_money(*(item.due_money for item in attempt.backfills))
+    passed = sum(gate.status == "pass" for gate in attempt.gates)
+    undone = all(item.undo.state == "proved" for item in attempt.backfills)
+    rows = counted(sum(item.rows for item in attempt.backfills), "row")
+    said = f"{', '.join(item.name for item in attempt.backfills)}: {rows}"
+    if money:
+        said += f", {money_text(money)}"
+    if attempt.gates:
+        said += f"; {passed} of {counted(len(attempt.gates), 'gate')} pass"
+    return f"{said}; undo proved" if undone else said
 
 
 def changed_rows(backfill: BackfillResult) -> list[tuple[str, str, str]]:
