@@ -1,5 +1,5 @@
 # Everything is set up in .venv from requirements.lock; needs Python 3.11+, git and make, nothing else.
-#   make demo               the stories of all systems on an embedded PostgreSQL
+#   make demo               the story of the charges on an embedded PostgreSQL; runner demo all: of every system
 #   make test [PG=15|16|18] checks, then the tests on that server version; make test-all: their long forms, too
 #   make wheel              what others install: runner, migrations and gates in one file, in dist/
 #   make simulate | bench | lint | lock | clean
@@ -40,13 +40,14 @@ install: $(STAMP)
 $(STAMP):
 	@if [ -z "$(PYTHON)" ]; then echo "Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3 install" >&2; exit 1; fi
 	@echo "Setting up $(VENV) with $$($(PYTHON) --version) …"
+	@echo "Installing $$(grep -c '==' requirements.lock) packages (dbt, psycopg, a PostgreSQL of its own …): about a minute"
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
 
 demo: $(STAMP)
-	@$(BIN)/runner demo all
+	@$(BIN)/runner demo
 
 test: check pytest
 

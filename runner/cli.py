@@ -74,7 +74,6 @@ app = typer.Typer(
     epilog="Exit codes: 0 done or nothing due, 1 error, 2 usage, 3 a gate, a reject or a missing approval "
     "stopped it, 4 the apply differed from the rehearsal, 5 no lock or no serialization, 6 reversal refused.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -140,6 +139,43 @@ VERBS: Final[dict[str, Callable[..., None]]] = {
 }
 
 
+EXAMPLES: Final[dict[str, tuple[str, str]]] = {
+    "apply": ("--dry-run --html report.html --save-plan plan.json", "--plan plan.json"),
+    "approve": ("plan.json --remark 'seen with Finance'", "plan.json --refuse --remark 'wrong year'"),
+    "migrate": ("--dry-run", "--max-time 10min"),
+    "status": ("", "--json"),
+    "log": ("", "3f9a2c --all"),
+    "report": ("3f9a2c", "3f9a2c --html run.html"),
+    "rejects": ("", "invoices --csv rejects.csv"),
+    "rollback": ("3f9a2c --dry-run", "--since 3f9a2c --html undo.html"),
+    "doctor": ("", "--json"),
+    "gates": ("", "--json"),
+    "demo": ("", "all --directory /tmp/demo"),
+    "snapshot": ("", "--directory /backup"),
+    "waive": (
+        "payments_without_charge --until 2026-12-31 --reason 'ticket 4711'",
+        "invoices --until 2026-12-31 --reason …",
+    ),
+    "promote": ("--html sheet.html", "--stage staging --sheet sheet.md"),
+    "load invoices": ("catalogue.csv --dry-run", "catalogue.csv --lines lines.csv --allow-rejects 3"),
+    "load rent-history": ("history/ --dry-run", "history/"),
+    "load electricity": ("bills.csv --dry-run", "bills.csv"),
+    "verify rent-history": ("history/", "history/ --json"),
+    "verify electricity": ("bills.csv", "bills.csv --json"),
+    "verify audit": ("", "--anchor 42:9f86d081…"),
+    "audit export": ("--before 2025-01-01 --dry-run", "--before 2025-01-01 --directory archive"),
+    "audit restore": ("archive/charges.ndjson.gz", "archive/charges.ndjson.gz --actor maria"),
+    "reconcile": ("--ledger ledger.csv", "--ledger ledger.csv --html page.html --junit junit.xml"),
+    "fetch rotessa": ("--from 2024-01-01", "--host sandbox"),
+    "schedules list": ("", "--json"),
+    "schedules link": ("1001 M-17", "1001 M-17 --backfill"),
+    "schedules unlink": ("1001", "1001 --actor maria"),
+    "ledger push": ("", "--retry-refused"),
+    "ledger verify": ("", "--json"),
+}
+"""Two of each verb, in its --help."""
+
+
 class Messages(TextIOWrapper):
     """stderr, on which nothing but our own progress on a terminal is a command to that terminal.
 
@@ -188,7 +224,8 @@ def _mount() -> None:
         app.add_typer(groups[name], name=name)
     for words, command in VERBS.items():
         group, _, name = words.rpartition(" ")
-        groups[group].command(name)(command)
+        examples = "\n".join(["\b", "Examples:", *(f"  runner {words} {rest}".rstrip() for rest in EXAMPLES[words])])
+        groups[group].command(name, epilog=examples)(command)
 
 
 _mount()

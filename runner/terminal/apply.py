@@ -14,6 +14,7 @@ import typer
 from runner.errors import SqlError, UsageError
 from runner.money import add_money, money_text
 from runner.terminal import ci
+from runner.terminal.complete import BACKFILLS
 from runner.terminal.page import apply_page
 from runner.terminal.report import draw_findings, draw_report, draw_verdict
 from runner.terminal.sheets import Stopped, rejected_page
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 @verb()
 def apply(
     call: Call,
-    backfills: Annotated[list[str] | None, typer.Argument(metavar="[BACKFILL]…", help="Default: all due.")] = None,
+    backfills: Annotated[
+        list[str] | None,
+        BACKFILLS,
+    ] = None,
     dry_run: DryRun = False,
     yes: Yes = False,
     allow_rejects: AllowRejects = 0,

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 @verb()
 def approve(
     call: Call,
-    plan: Annotated[str, typer.Argument(help="A file of --save-plan, or the signature of a run that was rolled back.")],
+    plan: Annotated[
+        str,
+        typer.Argument(metavar="PLAN", help="A file of --save-plan, or a signature that a rehearsal showed."),
+    ],
     remark: Annotated[str, typer.Option("--remark", metavar="TEXT", help="Why; kept with your login.")] = "",
     refuse: Annotated[bool, typer.Option("--refuse", help="Say no: nothing like it is committed.")] = False,
     yes: Yes = False,

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from runner.database import Connection
 
 DATABASE = "demo"
+HEAD, TAIL = 6, 4
+"""Lines of what a command prints that a story shows, from its beginning and its end."""
 _NOT_OURS = ("ROTESSA_TOKEN", "FORMANCE_TOKEN", "RUNNER_CONFIG")
 
 
@@ -44,12 +46,15 @@ class DemoError(RunnerError):
 def demo(
     systems: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SYSTEM]…", help="Whose story: systems, or all; default: charges."),
+        typer.Argument(metavar="SYSTEM", help="Whose story: systems, or all; default: charges."),
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the server running and say how to connect.")] = False,
     directory: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where the server keeps its data; default ./.demo.")
     ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="All that the commands print, not its beginning and end.")
+    ] = False,
     debug: Debug = False,  # noqa: ARG001 - reporting_errors reads it
 ) -> None:
     """The story of a system on an embedded PostgreSQL: rehearse, apply, look, undo."""
@@ -69,7 +74,7 @@ def demo(
         url = server.url(DATABASE)
         report = server.data.parent / "report.html"
         for system in told:
-            _tell(_copied(system, told, server.data.parent) / "story.txt", url, report, out)
+            _tell(_copied(system, told, server.data.parent) / "story.txt", url, report, full, out)
         out.print(f"\n[bold green]That was all.[/] The page for Finance: {report}")
         if keep:
             out.print(f"The server goes on: psql {shlex.quote(url)}")
@@ -112,7 +117,7 @@ def _server(keep: bool, directory: Path | None) -> Iterator[embedded.Server]:
             server.stop()
 
 
-def _tell(story: Path, url: str, report: Path, out: Console) -> None:
+def _tell(story: Path, url: str, report: Path, full: bool, out: Console) -> None:
     """One story. Raises DemoError where a command ends otherwise than told."""
     import psycopg
 
@@ -127,7 +132,7 @@ def _tell(story: Path, url: str, report: Path, out: Console) -> None:
                 _ask(conn, rest, out)
             elif mark.startswith("$"):
                 wanted = int(mark[1:] or 0)
-                ended = _command(conn, shlex.split(rest), url, report, story.parent, out)
+                ended = _command(conn, shlex.split(rest), url, report, story.parent, full, out)
                 if ended != wanted:
                     raise DemoError(f"{story.parent.name}, line {number}: `{rest}` ended with {ended}, not {wanted}")
             elif line.strip():
@@ -146,7 +151,9 @@ def _ask(conn: Connection, query: str, out: Console) -> None:
         )
 
 
-def _command(conn: Connection, words: list[str], url: str, report: Path, directory: Path, out: Console) -> int:
+def _command(
+    conn: Connection, words: list[str], url: str, report: Path, directory: Path, full: bool, out: Console
+) -> int:
     runs = conn.execute("select to_regclass('backfill.backfill_log') is not null").fetchone()
     names = {"REPORT": str(report)}
     if runs and runs[0]:
@@ -161,14 +168,32 @@ def _command(conn: Connection, words: list[str], url: str, report: Path, directo
     out.print(styled(f"$ {shlex.join(shown)}", "cyan"))
     out.file.flush()
     width = {"COLUMNS": str(out.width)}
+    colours = {"FORCE_COLOR": "1"} if out.is_terminal else {}
     done = subprocess.run(
         [sys.executable, "-m", "runner", *shown[1:]],
-        env=_ours() | width | {"DATABASE_URL": url},
+        env=_ours() | width | colours | {"DATABASE_URL": url},
         cwd=directory,
         stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
         check=False,
     )
+    for line in _told_of(done.stdout.rstrip().splitlines(), full):
+        out.file.write(f"{line}\n")
+    # Its progress is of no interest once it is over.
+    for line in done.stderr.splitlines():
+        if not line.startswith("… "):
+            out.file.write(f"{line}\n")
+    out.file.flush()
     return done.returncode
+
+
+def _told_of(lines: list[str], full: bool) -> list[str]:
+    """What a command printed: its beginning and its end, where a story is to stay one."""
+    left = len(lines) - HEAD - TAIL
+    if full or left < 2:
+        return lines
+    return [*lines[:HEAD], f"  … {left} more lines: runner demo --full", *lines[-TAIL:]]
 
 
 def _ours() -> dict[str, str]:

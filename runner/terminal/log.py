@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from runner.money import money_lines
+from runner.terminal.complete import RUN
 from runner.terminal.output import (
     change_line,
     changes_by_table,
@@ -33,7 +34,7 @@ _STATUS: Final = {"succeeded": "green", "partial": "yellow", "failed": "red", "r
 @verb()
 def log(
     call: Call,
-    run: Annotated[str | None, typer.Argument(help="A run's id, or the beginning of it.")] = None,
+    run: Annotated[str | None, RUN] = None,
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="How many runs to list.")] = 20,
     all_rows: AllRows = False,
 ) -> Answer:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from runner.money import amount, label, money_text
+from runner.terminal.complete import BACKFILLS
 from runner.terminal.output import escape, table
 from runner.terminal.page_rows import cell, to_csv
 from runner.terminal.verb import Answer, Call, verb
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 @verb()
 def rejects(
     call: Call,
-    backfills: Annotated[list[str] | None, typer.Argument(metavar="[BACKFILL]…", help="Default: all.")] = None,
+    backfills: Annotated[list[str] | None, BACKFILLS] = None,
     to_csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write them as CSV.")] = None,
 ) -> Answer:
     """Source rows that backfills cannot take, with the reason and the amount; and those that runs left out."""

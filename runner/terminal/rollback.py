@@ -11,6 +11,7 @@ import typer
 
 from runner.errors import UsageError
 from runner.money import add_money, money_text
+from runner.terminal.complete import RUN, runs
 from runner.terminal.output import changes_by_table, escape, rows_in, table
 from runner.terminal.report import draw_approvals
 from runner.terminal.sheets import undo_page
@@ -26,9 +27,15 @@ if TYPE_CHECKING:
 @verb()
 def rollback(
     call: Call,
-    run: Annotated[str | None, typer.Argument(help="A run's id, or the beginning of it.")] = None,
+    run: Annotated[str | None, RUN] = None,
     since: Annotated[
-        str | None, typer.Option("--since", metavar="RUN", help="That run and all after it, newest first: all or none.")
+        str | None,
+        typer.Option(
+            "--since",
+            metavar="RUN",
+            autocompletion=runs,
+            help="That run and all after it, newest first: all or none.",
+        ),
     ] = None,
     dry_run: DryRun = False,
     yes: Yes = False,

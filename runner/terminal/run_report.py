@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from runner.terminal.complete import RUN
 from runner.terminal.log import draw_run
 from runner.terminal.sheets import run_page
 from runner.terminal.verb import Answer, Call, verb
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 @verb()
 def report(
     call: Call,
-    run: Annotated[str, typer.Argument(help="A run's id, or the beginning of it.")],
+    run: Annotated[str, RUN],
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as a page.")] = None,
 ) -> Answer:
     """One past run: what it wrote, by month and by whom it is about, who approved it, and its place in the chain."""

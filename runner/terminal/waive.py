@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @verb()
 def waive(
     call: Call,
-    test: Annotated[str, typer.Argument(help="A gate, or a backfill whose due rows are waived.")],
+    test: Annotated[str, typer.Argument(metavar="TEST", help="A gate, or a backfill whose due rows are waived.")],
     until: Annotated[str, typer.Option(metavar="DATE", help="Last day on which it holds, YYYY-MM-DD.")],
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; it is on the sheet that Finance signs.")],
     actor: Actor = None,

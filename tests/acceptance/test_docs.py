@@ -105,9 +105,9 @@ def open_directory() -> Iterator[Path]:
 
 
 def test_the_demo_tells_every_story(open_directory: Path) -> None:
-    """`make demo` on its embedded server: each command of each story ends as told."""
+    """`runner demo all` on its embedded server: each command of each story ends as told."""
     done = subprocess.run(
-        [sys.executable, "-m", "runner.cli", "demo", "--directory", str(open_directory)],
+        [sys.executable, "-m", "runner.cli", "demo", "all", "--directory", str(open_directory)],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,

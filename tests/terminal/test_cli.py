@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,9 +15,10 @@ import pytest
 import typer
 
 from runner import cli
-from runner.cli import app
+from runner.cli import EXAMPLES, app
 from runner.errors import CODES, RunnerError
 from runner.result import EXIT_CODES
+from runner.terminal import complete
 from tests.place import ROOT
 from tests.story import SAMPLE_CHARGES, adopt, command, config, environment, holding, last_run, run, shell, sql
 
@@ -237,3 +239,25 @@ def test_what_is_no_command_line_is_an_object_too(words: tuple[str, ...]) -> Non
     assert done.json["exit_code"] == 2
     assert done.json["error"] in done.text
     assert "{" not in run("", *(word for word in words if word != "--json"), "--nonsense", code=2).out
+
+
+@pytest.mark.parametrize("verb", EXAMPLES)
+def test_the_examples_of_a_verb_are_command_lines_of_it(verb: str) -> None:
+    """Each option of theirs is one, and its --help shows them."""
+    for rest in EXAMPLES[verb]:
+        shown = run("", *verb.split(), *shlex.split(rest), "--help").out
+        assert f"runner {verb} {rest}".rstrip() in shown
+        assert "[[" not in shown
+
+
+def test_a_shell_is_offered_backfills_and_runs(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = adopt(database_url)
+    monkeypatch.setenv("DATABASE_URL", url)
+    assert ("charges", "Rent charges for payments that were taken before charges existed") in complete.backfills("ch")
+    assert complete.backfills("nothing") == []
+    sql(url, "select backfill.run('charges')")
+    [(beginning, words)] = complete.runs("")
+    assert last_run(url).startswith(beginning)
+    assert words.startswith("charges succeeded, ")
+    monkeypatch.setenv("DATABASE_URL", "host=/nowhere dbname=x")
+    assert complete.runs("") == []
