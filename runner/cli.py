@@ -169,7 +169,7 @@ EXAMPLES: Final[dict[str, tuple[str, str]]] = {
     "fetch rotessa": ("--from 2024-01-01", "--host sandbox"),
     "schedules list": ("", "--json"),
     "schedules link": ("1001 M-17", "1001 M-17 --backfill"),
-    "schedules unlink": ("1001", "1001 --actor maria"),
+    "schedules unlink": ("1001 --reason 'another borrower'", "1001 --reason 'a new one' --keep-payments"),
     "ledger push": ("", "--retry-refused"),
     "ledger verify": ("", "--json"),
 }

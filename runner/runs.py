@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -200,7 +201,8 @@ def sample_changes(conn: Connection, run_id: uuid.UUID, limit: int) -> list[Chan
 
 def shown_key(conn: Connection, change: Change) -> str:
     """The business key of a row, with what it refers to as people know that: never a uuid where there is a name."""
-    row = conn.execute(_SHOWN, [change.table, Jsonb(change.row)]).fetchone() if change.row else None
+    image = Jsonb(change.row, dumps=lambda row: json.dumps(row, default=str))  # a numeric as its digits
+    row = conn.execute(_SHOWN, [change.table, image]).fetchone() if change.row else None
     return str(row[0]) if row and row[0] is not None else change.business_key
 
 

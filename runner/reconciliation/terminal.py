@@ -9,9 +9,9 @@ import typer
 
 from runner.errors import UsageError
 from runner.money import NO_CURRENCY, add_money, amount, money_lines
+from runner.reconciliation.pages import cases_of_reconciliation, reconciliation_junit, reconciliation_page
 from runner.terminal import ci
 from runner.terminal.output import escape, styled, table
-from runner.terminal.sheets import reconciliation_page
 from runner.terminal.verb import AllowRejects, Answer, Call, verb
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def reconcile(
     if ledger is None and (tolerance or allow_rejects or store_failures):
         raise UsageError("--tolerance, --allow-rejects and --store-failures need --ledger FILE")
     files = [
-        (call.file(junit), ci.reconciliation_junit),
+        (call.file(junit), reconciliation_junit),
         (call.file(html), reconciliation_page),
     ]
     found = reconcile_.reconcile(
@@ -50,7 +50,7 @@ def reconcile(
         store=store_failures,
         progress=call.progress,
     )
-    call.tell(ci.tell("runner reconcile", f"{found.verdict}: {found.database}", ci.cases_of_reconciliation(found)))
+    call.tell(ci.tell("runner reconcile", f"{found.verdict}: {found.database}", cases_of_reconciliation(found)))
     return Answer(found, draw_reconciliation, files=files)
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from runner.errors import RunnerError
-from runner.money import money_text
 from runner.terminal.output import source_row
 from runner.terminal.page import found_words, must_not_be, sentence
 from runner.terminal.report import headline, labelled
@@ -18,7 +17,6 @@ from runner.text import clean, counted
 
 if TYPE_CHECKING:
     from runner.gates import GateResult
-    from runner.reconciliation.reconcile import Reconciliation
     from runner.result import Report
 
 
@@ -56,32 +54,6 @@ def _gate(gate: GateResult) -> Case:
         " ".join(gate.message.split()) if gate.status == "error" else f"{must_not_be(gate)} Found: {found_words(gate)}"
     )
     return Case(gate.name, message, rows, gate.seconds, not gate.stops)
-
-
-def cases_of_reconciliation(found: Reconciliation) -> list[Case]:
-    """A reconciliation as cases: the ledger can be read, and each class that must be empty is."""
-    cases = [Case("billing holds invoices")]
-    if found.ledger is not None:
-        count = found.ledger.rejects
-        cases.append(
-            Case("every line of the ledger can be read", f"{counted(count, 'line')} rejected" if count else "")
-        )
-    for item in found.classes:
-        text = (
-            f"{item.name}: {counted(item.ledger_rows, 'line')} of {money_text(item.ledger_money) or 'nothing'}, "
-            f"{counted(item.db_rows, 'invoice')} of {money_text(item.db_money) or 'nothing'}"
-        )
-        rows = tuple(
-            ", ".join(labelled(name, value) for name, value in row.items() if value is not None and name != "class")
-            for row in found.findings if row["class"] == item.name
-        )  # fmt: skip
-        cases.append(Case(item.name, text, rows) if item.is_finding else Case(item.name))
-    return cases
-
-
-def reconciliation_junit(found: Reconciliation) -> bytes:
-    """A reconciliation as JUnit XML."""
-    return junit("reconcile", cases_of_reconciliation(found))
 
 
 def junit(suite: str, cases: Sequence[Case]) -> bytes:

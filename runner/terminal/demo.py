@@ -14,6 +14,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -183,7 +184,8 @@ def _command(
     # Its progress is of no interest once it is over.
     for line in done.stderr.splitlines():
         if not line.startswith("… "):
-            out.file.write(f"{line}\n")
+            said = textwrap.fill(line, out.width, subsequent_indent="  ", break_on_hyphens=False)
+            out.file.write(f"{said}\n")
     out.file.flush()
     return done.returncode
 

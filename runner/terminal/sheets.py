@@ -1,12 +1,12 @@
-"""The pages of what is no apply: a past run, an undo, a promotion, a reconciliation, what rejects stopped."""
+"""The pages of what is no apply: a past run, an undo, a promotion, what rejects stopped."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from runner.money import NO_CURRENCY, add_money, amount, label, money_lines, money_text
+from runner.money import add_money, money_text
 from runner.terminal.output import change_line, rows_in
 from runner.terminal.page import Section, Sheet, sheet_page, table_rows
 from runner.text import counted
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from runner.approvals import Approvals
     from runner.log import RunDetail
     from runner.promote import Promotion
-    from runner.reconciliation.reconcile import Reconciliation
     from runner.result import Change, LeftOut, Reversal, Rewind, TableChanges
 
 _BY_TABLE = ("table", "inserted", "updated", "deleted", "change")
@@ -103,43 +102,6 @@ def promotion_page(found: Promotion) -> bytes:
     ))  # fmt: skip
 
 
-def reconciliation_page(found: Reconciliation) -> bytes:
-    """What both sides hold, and where they differ."""
-    differ = [item for item in found.classes if item.is_finding]
-    agreed = found.verdict != "differences"
-    against = f"the ledger {found.ledger.name}" if found.ledger else "itself"
-    sections = [Section(
-        "Measures", "Rows and money by currency and status.", ("measure", "currency", "status", "rows", "amount"),
-        [[m.name, m.currency or "not known", m.status, f"{m.rows:,}", amount(m.cents, m.currency or NO_CURRENCY)]
-         for m in found.measures], (3, 4),
-    )]  # fmt: skip
-    if found.ledger:
-        sections.insert(0, Section(
-            "Classes", "Every line of the ledger and every invoice is in one class.",
-            ("class", "lines", "ledger", "invoices", "database"),
-            [[c.name, f"{c.ledger_rows:,}", money_lines(c.ledger_money), f"{c.db_rows:,}", money_lines(c.db_money)]
-             for c in found.classes], (1, 2, 3, 4),
-        ))  # fmt: skip
-    if found.findings:
-        headings = ("class", "line", "entry", "invoice", "ledger", "database")
-        sections.append(Section("Findings", "A sample of each class.", headings, [
-            [f["class"], str(f.get("line", "")), str(f.get("ledger_id") or ""),
-             str(f.get("ledger_number") or f.get("db_number") or ""), _side(f, "ledger"), _side(f, "db")]
-            for f in found.findings
-        ]))  # fmt: skip
-    return sheet_page(Sheet(
-        title="Reconciliation",
-        headline={"reported": "Reported.", "reconciled": "Ledger and database agree."}.get(
-            found.verdict, "Ledger and database differ."),
-        colour="green" if agreed else "red",
-        sentence=f"Billing was compared with {against}: " + (
-            f"{counted(len(differ), 'kind')} of differences found." if differ else "no difference was found."),
-        where=found.database,
-        sections=sections,
-        signatures=[("ledger, sha256", found.ledger.sha256)] if found.ledger else [],
-    ))  # fmt: skip
-
-
 @dataclass(frozen=True, slots=True)
 class Stopped:
     """What rejects stopped: the source rows, of which `rejects` there are."""
@@ -173,9 +135,3 @@ def _tables(tables: Sequence[TableChanges], heading: str = "Rows by table") -> S
 
 def _approvals(found: Approvals | None) -> list[tuple[str, str]]:
     return [] if found is None else [("good" if found.enough else "bad", found.sentence)]
-
-
-def _side(finding: dict[str, Any], side: str) -> str:
-    cents = finding.get(f"{side}_cents")
-    currency = finding.get(f"{side}_currency")
-    return "" if cents is None else f"{amount(cents, currency or NO_CURRENCY)} {label(currency or NO_CURRENCY)}".strip()

@@ -31,9 +31,9 @@ import runner
 from runner.errors import RunnerError
 from runner.money import Money
 from runner.promote import Line, Promotion, Waiver
+from runner.reconciliation.pages import reconciliation_junit
 from runner.reconciliation.reconcile import ClassTotals, FinanceLedgerFile, Reconciliation
 from runner.result import Report
-from runner.terminal.ci import reconciliation_junit
 from runner.terminal.output import console
 from runner.terminal.page import apply_page
 from runner.terminal.progress import Progress
