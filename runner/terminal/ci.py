@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 from runner.errors import RunnerError
 from runner.terminal.output import source_row
 from runner.terminal.page import found_words, must_not_be, sentence
+from runner.terminal.progress import ci_listens, command_to_ci
 from runner.terminal.report import headline, labelled
 from runner.text import clean, counted
 
@@ -72,27 +73,12 @@ def junit(suite: str, cases: Sequence[Case]) -> bytes:
     return bytes(ElementTree.tostring(root, encoding="utf-8", xml_declaration=True))
 
 
-def on_github() -> bool:
-    """Whether GitHub's runner reads what is printed."""
-    return os.environ.get("GITHUB_ACTIONS") == "true"
-
-
 def workflow_commands(cases: Sequence[Case]) -> list[str]:
     """Workflow commands, one a case that fails or warns; nothing of the data ends one or begins another."""
     return [
-        f"::{'warning' if case.warns else 'error'} title={_property(case.name)}::"
-        f"{_data(chr(10).join((case.failure, *case.rows[:10])))}"
+        command_to_ci("\n".join((case.failure, *case.rows[:10])), case.name, "warning" if case.warns else "error")
         for case in cases if case.failure
     ]  # fmt: skip
-
-
-def _data(text: str) -> str:
-    text = "\n".join(map(clean, text.split("\n")))
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")
 
 
 def summarize(markdown: str) -> None:
@@ -128,7 +114,7 @@ def _markdown(text: str) -> str:
 
 def tell(title: str, said: str, cases: Sequence[Case]) -> list[str]:
     """On GitHub: the step's summary is written; returns the lines to print."""
-    if not on_github():
+    if not ci_listens():
         return []
     summarize(summary(title, said, cases))
     return workflow_commands(cases)

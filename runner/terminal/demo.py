@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from runner.database import Connection
 
 DATABASE = "demo"
-HEAD, TAIL = 6, 4
+HEAD, TAIL = 5, 4
 """Lines of what a command prints that a story shows, from its beginning and its end."""
 _NOT_OURS = ("ROTESSA_TOKEN", "FORMANCE_TOKEN", "RUNNER_CONFIG")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import textwrap
@@ -112,3 +113,18 @@ def wrapped(text: str) -> str:
         )
         for line in text.split("\n")
     )
+
+
+def ci_listens() -> bool:
+    """Whether GitHub's runner reads what is printed."""
+    return os.environ.get("GITHUB_ACTIONS") == "true"
+
+
+def command_to_ci(text: str, title: str = "runner", level: str = "error") -> str:
+    """A workflow command that annotates the step; nothing of the text ends it or begins another."""
+    return f"::{level} title={_escaped(title).replace(':', '%3A').replace(',', '%2C')}::{_escaped(text)}"
+
+
+def _escaped(text: str) -> str:
+    text = "\n".join(map(clean, text.split("\n")))
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")

@@ -26,7 +26,7 @@ import typer
 from runner.errors import RunnerError, UsageError
 from runner.systems import refuse_unselected
 from runner.terminal.output import NotPrintedError, OutputFile, RowSink, console, print_json, printing
-from runner.terminal.progress import Progress, say, wrapped
+from runner.terminal.progress import Progress, ci_listens, command_to_ci, say, wrapped
 from runner.text import clean, clean_lines, cleaned, to_json
 
 if TYPE_CHECKING:  # rich, psycopg and yoyo take longer than --help may
@@ -295,6 +295,8 @@ def _print_error(exc: RunnerError, *, as_json: bool) -> None:
             add("because: ", str(cause))
         cause = cause.__cause__
     say("\n".join(wrapped(clean_lines(line)) for line in lines))
+    if ci_listens():
+        say(command_to_ci(str(exc)))
     if as_json:
         with suppress(NotPrintedError), printing():
             sys.stdout.write(to_json({"error": str(exc), "exit_code": exc.exit_code}) + "\n")

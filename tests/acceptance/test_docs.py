@@ -104,7 +104,7 @@ def open_directory() -> Iterator[Path]:
         yield Path(name)
 
 
-@pytest.mark.parametrize(("story", "lines"), [("charges", 130), ("all", 600)])
+@pytest.mark.parametrize(("story", "lines"), [("charges", 140), ("all", 600)])
 def test_the_demo_tells_its_story(open_directory: Path, story: str, lines: int) -> None:
     """`runner demo` on its embedded server: each command ends as told, and nobody has to scroll for long."""
     done = subprocess.run(

@@ -43,7 +43,9 @@ def system_of(module: str) -> str | None:
 
 def draws(module: str) -> bool:
     """Whether it belongs to the terminal: the verbs, and what each system brings for its own."""
-    return module.startswith("runner.terminal") or (system_of(module) is not None and module.endswith(".terminal"))
+    return module.startswith("runner.terminal") or (
+        system_of(module) is not None and module.endswith((".terminal", ".pages"))
+    )
 
 
 def test_what_is_looked_at_is_there() -> None:
