@@ -266,6 +266,9 @@ def _attempt(
                 result = replace(result, taken=attempts.left(conn, result.name, result.run_id))
                 if not result.taken:
                     attempts.differed(conn, result.name, result.run_id)
+            if plan.bound is not None and plan.accept_taken and signing is not None:
+                same = expected is None or expected.digests.get(result.name) == result.digest
+                result = plan_file.less_others(conn, plan.bound, signing, result, same or bool(result.taken))
             results.append(replace(result, undo=_undo(proof, plan, result, expected, progress)))
         progress(f"{verb}: deferred constraints")
         with own_names(conn):

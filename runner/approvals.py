@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from runner.database import Connection
@@ -61,6 +61,12 @@ def of(metrics: Mapping[str, Any]) -> Approvals | None:
         found["signature"], add_money(found["gross"]) or {}, found["needed"], found["given"],
         tuple(Word(word["login"], word["at"], word["approved"], word["remark"]) for word in found["words"]),
     )  # fmt: skip
+
+
+def with_words(found: Approvals, words: Sequence[Mapping[str, Any]]) -> Approvals:
+    """The same with the approvals that a run was committed with."""
+    said = tuple(Word(word["login"], word["at"], word["approved"], word["remark"]) for word in words)
+    return replace(found, words=said, given=len(said))
 
 
 def require_taken_may_pass(conn: Connection, backfills: Sequence[str]) -> None:

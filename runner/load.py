@@ -18,6 +18,8 @@ from runner.database import Connection, connect, locked_transaction, retrying
 from runner.errors import MigrationError, SqlError, UsageError
 from runner.files import opened
 from runner.pinned import own_names
+from runner.result import TableChanges
+from runner.runs import table_changes
 from runner.settings import Settings
 from runner.text import counted
 
@@ -63,6 +65,8 @@ class LoadResult:
     rejects: int
     sample: tuple[Reject, ...]
     dry_run: bool
+    tables: tuple[TableChanges, ...] = ()
+    """What was written, table by table, of tracked ones."""
 
     @property
     def kept(self) -> str:
@@ -159,11 +163,12 @@ def _land(
             if landing.rejects > allow_rejects:
                 raise SqlError("BF004", _refusal(landing, allow_rejects))
             metrics = {**landing.metrics, "rows": landing.rows, "rejects": landing.rejects}
-            conn.execute("select backfill.finish_run(%s)", [Jsonb(metrics)])
+            done = conn.execute("select metrics from backfill.finish_run(%s)", [Jsonb(metrics)]).fetchone()
             run_id = None if dry_run else landing.run_id
             result = LoadResult(
-                loader, run_id, new, skipped, landing.rows, landing.rejects, tuple(landing.sample), dry_run
-            )
+                loader, run_id, new, skipped, landing.rows, landing.rejects, tuple(landing.sample), dry_run,
+                table_changes(done[0]) if done else (),
+            )  # fmt: skip
             with own_names(conn):
                 conn.execute("set constraints all immediate")
             if dry_run:

@@ -10,17 +10,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from runner import migrations
+from psycopg.types.json import Jsonb
+
+from runner import approvals, migrations
 from runner.database import Connection
 from runner.errors import PlanError, UsageError
 from runner.gates import Gates
 from runner.money import Money, add_money, load_json, money_text, of_row
-from runner.result import Attempt, BackfillResult
+from runner.result import Attempt, BackfillResult, Taken
 from runner.settings import Settings
 from runner.text import counted, plain
 
@@ -38,15 +40,14 @@ _DATABASE: Final = """
             then (select timeline_id from pg_control_checkpoint()) end
 """
 _ROWS: Final = """
-    select table_name, business_key, operation, currency, amount, left(sha256, 32) from backfill.signed_rows(%s)
+    select table_name, business_key, operation, currency, amount, sha256 from backfill.signed_rows(%s)
     order by table_name collate "C", business_key collate "C", operation, sha256 collate "C"
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row that is written: by its business key, without keys that the database assigns; its money; its sha256's
-    first 32 digits."""
+    """A row that is written: by its business key, without keys that the database assigns; its money; its sha256."""
 
     table: str
     key: str
@@ -85,6 +86,8 @@ class SavedPlan:
     gates: str
     """sha256 over the compiled gates."""
     signature: str
+    snapshot: str
+    """What the rehearsal saw, as the server writes it: what is not in it was committed later."""
     backfills: list[Planned]
 
     @property
@@ -99,6 +102,7 @@ class Signing:
 
     keep: bool = False
     rows: dict[str, list[Row]] = field(default_factory=dict)
+    snapshot: str = ""
 
     def sign(self, conn: Connection, backfill: str, run_id: object) -> str:
         """The signature of a run of the open transaction."""
@@ -107,8 +111,9 @@ class Signing:
                 Row(table, key, operation, of_row(amount, currency), sha256)
                 for table, key, operation, currency, amount, sha256 in conn.execute(_ROWS, [run_id]).fetchall()
             ]
-        row = conn.execute("select backfill.signature(%s)", [run_id]).fetchone()
-        return str(row[0]) if row else ""
+        row = conn.execute("select backfill.signature(%s), pg_current_snapshot()::text", [run_id]).fetchone()
+        signed, self.snapshot = (str(row[0]), str(row[1])) if row else ("", "")
+        return signed
 
 
 def signature(results: Sequence[BackfillResult]) -> str:
@@ -152,6 +157,7 @@ def save(
         migrations=_hashes(conn, settings),
         gates=hash_of_gates(gates),
         signature=attempt.signature,
+        snapshot=signing.snapshot,
         backfills=[
             Planned(
                 item.name, item.due_rows, item.due_money, item.rejects, plain(item.tables), item.signature,
@@ -232,9 +238,43 @@ def differences(plan: SavedPlan, attempt: Attempt, signing: Signing) -> Iterator
             yield f"{name}: nothing is due any more; {counted(len(planned.rows), 'row')} in the plan"
         elif there.rejects != planned.rejects:
             yield f"{name}: {counted(there.rejects, 'reject')}, {planned.rejects:,} in the plan"
-        if there is not None and there.signature == planned.signature:
+        if there is not None and (there.signature == planned.signature or there.taken):
             continue
         yield from _rows(name, planned.rows, signing.rows.get(name, []))
+
+
+def left_to_others(conn: Connection, plan: SavedPlan, name: str, signing: Signing) -> tuple[Row, ...]:
+    """The rows of a plan that the open rehearsal or apply did not insert since others have; empty where it differs in
+    any other way."""
+    planned = next((item for item in plan.backfills if item.name == name), None)
+    before, after = _by_key(planned.rows if planned else ()), _by_key(signing.rows.get(name, []))
+    went = [row for key, rows in before.items() if key not in after for row in rows]
+    if any(key not in before or _hashes_of(rows) != _hashes_of(before[key]) for key, rows in after.items()):
+        return ()
+    if any(row.operation != "I" or not row.key for row in went):
+        return ()
+    for table in {row.table for row in went}:
+        keys = [row.key for row in went if row.table == table]
+        query = "select backfill.written_since(%s, %s, %s::pg_snapshot)"
+        there = {key for (key,) in conn.execute(query, [table, keys, plan.snapshot]).fetchall()}
+        if len(set(keys)) != len(keys) or there != set(keys):
+            return ()
+    return tuple(went)
+
+
+def less_others(
+    conn: Connection, bound: SavedPlan, signing: Signing, result: BackfillResult, accepted: bool
+) -> BackfillResult:
+    """A backfill of a plan with the rows that others wrote since the plan was made, where that is all it differs in."""
+    rows = left_to_others(conn, bound, result.name, signing) if accepted else ()
+    if not rows:
+        return result
+    left = [{"table_name": row.table, "business_key": row.key, "sha256": row.sha256} for row in rows]
+    said = conn.execute("select backfill.leave_to_others(%s, %s)", [result.run_id, Jsonb(left)]).fetchone()
+    found = {(item.table, item.key): item for item in result.taken}
+    found |= {(row.table, row.key): Taken(row.table, row.key, row.money) for row in rows}
+    approved = approvals.of(said[0]) if said and said[0] else result.approvals
+    return replace(result, taken=tuple(found[key] for key in sorted(found)), approvals=approved)
 
 
 def _rows(backfill: str, planned: Sequence[Row], there: Sequence[Row]) -> Iterator[str]:
@@ -243,7 +283,7 @@ def _rows(backfill: str, planned: Sequence[Row], there: Sequence[Row]) -> Iterat
     went = [row for key, rows in before.items() if key not in after for row in rows]
     changed = [
         (before[key], rows) for key, rows in after.items()
-        if key in before and sorted(row.sha256 for row in rows) != sorted(row.sha256 for row in before[key])
+        if key in before and _hashes_of(rows) != _hashes_of(before[key])
     ]  # fmt: skip
     lines = [f"came: {_named(row)}, {_worth([row])}" for row in came]
     lines += [f"went: {_named(row)}, {_worth([row])}" for row in went]
@@ -264,6 +304,10 @@ def _by_key(rows: Iterable[Row]) -> dict[tuple[str, str, str], list[Row]]:
     for row in rows:
         found.setdefault((row.table, row.key, row.operation), []).append(row)
     return found
+
+
+def _hashes_of(rows: Iterable[Row]) -> list[str]:
+    return sorted(row.sha256 for row in rows)
 
 
 def _named(row: Row) -> str:

@@ -42,6 +42,8 @@ class Run:
     """Its link of the chain, number:hash; None while it runs."""
     exported: str | None
     """The file that its images were exported to; None where they are here."""
+    used: list[dict[str, Any]] | None
+    """The approvals that it was committed with; None where it needed none."""
     due: dict[str, Any] | None
     """What was due when a backfill began, {"rows", "money" by currency}; of an undo that of what it undoes."""
 
@@ -53,7 +55,9 @@ class Run:
     @property
     def approvals(self) -> Approvals | None:
         """What a policy asked for, and what there was; None where none did."""
-        return approvals.of(self.metrics)
+        found = approvals.of(self.metrics)
+        # Those of rows that were left to others are found only after the run has ended.
+        return found if found is None or not self.used else approvals.with_words(found, self.used)
 
     @property
     def money(self) -> Money | None:
@@ -79,6 +83,9 @@ _COLUMNS: Final = """run_id, backfill, mode, status, actor, started_at, complete
     (select c.link || ':' || c.hash from backfill.chain as c where c.run_id = l.run_id and c.kind = 'run') as link,
     (select case c.kind when 'export' then c.detail ->> 'file' end from backfill.chain as c where c.run_id = l.run_id
         order by c.link desc limit 1) as exported,
+    (select jsonb_agg(jsonb_build_object('login', a.login, 'at', a.decided_at, 'approved', a.approved,
+        'remark', a.remark) order by a.decided_at) from backfill.approval_use as u
+        join backfill.approval as a using (signature, login, decided_at) where u.run_id = l.run_id) as used,
     case when l.reverses is null then metrics
         else (select r.metrics from backfill.backfill_log as r where r.run_id = l.reverses) end -> 'due' as due"""
 

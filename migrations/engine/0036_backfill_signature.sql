@@ -53,7 +53,7 @@ comment on function backfill.signed_rows(uuid) is
 'Each row that a run wrote: its business key without keys that the database assigns, its money (taken away, of a row that is deleted), and the
 sha256 over what the digest is over.';
 
-create function backfill.signature(p_run uuid) returns text
+create function backfill.signature(p_run uuid, p_more jsonb default '[]') returns text
 language sql stable
 security definer
 set search_path = pg_catalog, pg_temp
@@ -66,25 +66,31 @@ as $$
         select x.portion, sha256(string_agg(convert_to(format('%s %s %s;', x.table_name, x.operation, x.sha256), 'UTF8'), '' order by x.n)) as sha256
         from (
             select r.*, row_number() over w as n, row_number() over w / 100000 as portion
-            from backfill.signed_rows(p_run) as r
+            from (
+                select s.table_name, s.business_key, s.operation, s.sha256 from backfill.signed_rows(p_run) as s
+                union all
+                select m.table_name, m.business_key, 'I', m.sha256
+                from jsonb_to_recordset(p_more) as m (table_name text, business_key text, sha256 text)
+            ) as r
             window w as (order by r.table_name collate "C", r.business_key collate "C", r.operation collate "C", r.sha256 collate "C")
         ) as x
         group by x.portion
     ) as p;
 $$;
 
-comment on function backfill.signature(uuid) is
+comment on function backfill.signature(uuid, jsonb) is
 'sha256 over the rows that a run wrote, in the order of their tables and business keys: what a person signs. As the digest, it leaves out keys
-that the database assigns and stamped columns, and counts the run''s own time as equal.';
+that the database assigns and stamped columns, and counts the run''s own time as equal. More: rows that it did not
+insert, as signed_rows() had them in a rehearsal, to see what it would be with them.';
 
 revoke execute on function
 backfill.signed_rows(uuid),
-backfill.signature(uuid)
+backfill.signature(uuid, jsonb)
 from public;
 
 do $do$
 begin
-    perform backfill.grant_to('backfill_auditor', 'execute on function backfill.signed_rows(uuid), backfill.signature(uuid)');
+    perform backfill.grant_to('backfill_auditor', 'execute on function backfill.signed_rows(uuid), backfill.signature(uuid, jsonb)');
     perform backfill.hand_over(true);
 end;
 $do$;

@@ -78,6 +78,7 @@ create table backfill.unapproved (
     xid xid8 not null default pg_current_xact_id(),
     said text not null,
     way_out text not null,
+    settled boolean not null default false,
     round integer not null default 0,
     probing boolean not null default false,
     immediate boolean not null default false,
@@ -89,6 +90,7 @@ comment on column backfill.unapproved.run_id is 'The run.';
 comment on column backfill.unapproved.xid is 'Its transaction.';
 comment on column backfill.unapproved.said is 'What it lacks.';
 comment on column backfill.unapproved.way_out is 'What to do.';
+comment on column backfill.unapproved.settled is 'It was approved together with rows that others have written since: see backfill.leave_to_others().';
 comment on column backfill.unapproved.round is 'Counts how often the guard was queued.';
 comment on column backfill.unapproved.probing is 'The guard finds out whether constraints are immediate.';
 comment on column backfill.unapproved.immediate is 'They are: it was no commit that fired the guard.';
@@ -109,7 +111,7 @@ declare
     v_run backfill.unapproved;
 begin
     select * into v_run from backfill.unapproved where xid = pg_current_xact_id() and run_id = new.run_id;
-    if not found or new.round <> v_run.round then
+    if not found or new.round <> v_run.round or v_run.settled then
         return null;
     elsif v_run.probing then
         update backfill.unapproved set immediate = true where xid = v_run.xid and run_id = v_run.run_id;

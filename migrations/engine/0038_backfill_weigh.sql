@@ -97,8 +97,15 @@ begin
             case when v_refused.login is not null then format('If %s approves it after all', v_refused.login) else 'As another login, in role backfill_approver' end
             || format(': select backfill.approve(%L, ''why''); then do the same again.', v_signature));
     else
-        insert into backfill.approval_use (signature, login, decided_at, run_id)
-        select w.signature, w.login, w.decided_at, p_run from unnest(v_words) as w;
+        with used as (
+            insert into backfill.approval_use (signature, login, decided_at, run_id)
+            select w.signature, w.login, w.decided_at, p_run from unnest(v_words) as w
+            on conflict do nothing returning 1
+        )
+        select count(*) into v_given from used;
+        if v_given < v_needed then  -- a run that this transaction does not see yet was first
+            raise exception 'approvals of run % were used by another run meanwhile', p_run using errcode = 'serialization_failure';
+        end if;
     end if;
     return jsonb_build_object('approvals', jsonb_build_object('signature', v_signature, 'gross', v_gross, 'needed', v_needed, 'given', v_given,
         'words', coalesce((select jsonb_agg(jsonb_build_object('login', w.login, 'at', w.decided_at, 'approved', w.approved, 'remark', w.remark)
@@ -120,7 +127,67 @@ $$;
 
 comment on function backfill.taken_may_pass(text) is 'Does every policy of a backfill let an apply leave rows to the application that wrote them meanwhile?';
 
+create function backfill.leave_to_others(p_run uuid, p_rows jsonb) returns jsonb
+language plpgsql volatile
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = off
+as $$
+declare
+    v_log backfill.backfill_log;
+    v_table backfill.tracked;
+    v_part record;
+    v_there bigint;
+    v_gross jsonb;
+    v_needed integer;
+    v_signature text;
+    v_words backfill.approval[];
+begin
+    if not exists (select from backfill.unapproved as u where u.xid = pg_current_xact_id() and u.run_id = p_run and not u.settled) then
+        return null;
+    end if;
+    select * into v_log from backfill.backfill_log where run_id = p_run;
+    v_gross := backfill.gross(p_run);
+    select max(p.approvals) into v_needed from backfill.policies_for(v_log, v_gross) as p having bool_and(p.taken_may_pass);
+    v_signature := backfill.signature(p_run, p_rows);
+    v_words := array(select w from backfill.words_on(v_signature) as w where w.login not in (v_log.login, session_user));
+    if v_needed is null or cardinality(v_words) < v_needed or exists (select from unnest(v_words) as w where not w.approved) then
+        return null;
+    end if;
+    -- What is claimed to be there already must be.
+    for v_part in
+        select x.table_name, array_agg(x.business_key) as keys from jsonb_to_recordset(p_rows) as x (table_name text, business_key text)
+        group by x.table_name
+    loop
+        select * into v_table from backfill.tracked as t where t.table_name = v_part.table_name and t.active;
+        if not found then
+            return null;
+        end if;
+        execute format('select count(distinct k.key) from unnest($1) as k (key) join %s as t on k.key = concat_ws('' / '', %s)',
+            v_table.relation::regclass,
+            (select string_agg(format('to_jsonb(t.%I) #>> ''{}''', b.name), ', ' order by b.i) from unnest(v_table.business_key) with ordinality as b (name, i)))
+        into v_there using v_part.keys;
+        if v_there <> cardinality(v_part.keys) then
+            return null;
+        end if;
+    end loop;
+    insert into backfill.approval_use (signature, login, decided_at, run_id)
+    select w.signature, w.login, w.decided_at, p_run from unnest(v_words) as w;
+    update backfill.unapproved set settled = true where xid = pg_current_xact_id() and run_id = p_run;
+    perform backfill.add_link('approval', null, null, jsonb_build_object('run', p_run, 'signature', v_signature, 'left_to_others', p_rows), session_user);
+    return jsonb_build_object('approvals', jsonb_build_object('signature', v_signature, 'gross', v_gross, 'needed', v_needed,
+        'given', cardinality(v_words), 'words', (select jsonb_agg(jsonb_build_object('login', w.login, 'at', w.decided_at, 'approved', true,
+            'remark', w.remark) order by w.decided_at) from unnest(v_words) as w)));
+end;
+$$;
+
+comment on function backfill.leave_to_others(uuid, jsonb) is
+'A finished run of this transaction wrote what was approved less these rows ({table_name, business_key, sha256} each, as backfill.signed_rows() had them), which
+others have inserted since: with them it has the approved signature, each is in its table, and every policy lets such rows pass. What approves it, else null:
+then its commit is refused. A link of the chain names them.';
+
 revoke execute on function
+backfill.leave_to_others(uuid, jsonb),
 backfill.gross(uuid),
 backfill.policies_for(backfill.backfill_log, jsonb),
 backfill.weigh_run(uuid, boolean),
@@ -130,6 +197,7 @@ from public;
 do $do$
 begin
     perform backfill.grant_to('backfill_auditor', 'execute on function backfill.gross(uuid), backfill.taken_may_pass(text)');
+    perform backfill.grant_to('backfill_operator', 'execute on function backfill.leave_to_others(uuid, jsonb)');
     perform backfill.hand_over(true);
 end;
 $do$;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from runner.money import money_text
 from runner.text import clean, counted
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ def draw_load(result: LoadResult, out: Console) -> None:
     for file in result.files:
         out.print(f"{clean(file.name)} ({file.bytes:,} bytes)", markup=False)
     out.print(f"{counted(result.rows, 'row')} taken, {result.rejects:,} rejected")
+    for table in result.tables:
+        if table.money:
+            out.print(f"  {clean(table.table)}: {clean(money_text(table.money))}", markup=False)
     for reject in result.sample:
         out.print(f"  {clean(str(reject))}", markup=False)
     if result.dry_run:

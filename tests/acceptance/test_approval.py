@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
+import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
 from runner.embedded import Server
+from tests.acceptance.test_taken import CHARGED
 from tests.story import SAMPLE_CHARGES, adopt, last_run, run, sql
 
 OURS = "select count(*) from property.charges where created_by is null"
@@ -115,10 +117,39 @@ def test_a_plan_of_nothing_and_one_of_another_database_are_never_approved(
     assert "a plan of nothing" in run(anne, "approve", str(empty), "--remark", "x", "--yes", code=4).err
 
 
-def test_rows_are_left_to_others_only_where_the_policy_allows_it(maker: str) -> None:
+def test_rows_are_left_to_others_only_where_the_policy_allows_it(maker: str, anne: str, tmp_path: Path) -> None:
     refused = run(maker, "apply", "charges", "--yes", "--accept-taken", code=2)
     assert "backfill.policy does not let charges leave rows to others" in refused.err
     assert sql(maker, OURS) == [(0,)]
+    sql(maker, "update backfill.policy set taken_may_pass = true")
+    file, signature = plan_of(maker, tmp_path)
+    run(anne, "approve", file, "--remark", "seen", "--yes")
+    sql(maker, CHARGED)
+    assert "went: property.charges ada" in run(maker, "apply", "--plan", file, "--yes", code=4).out
+    done = run(maker, "apply", "--plan", file, "--yes", "--accept-taken")
+    assert "left to others, who wrote them since the rehearsal: 2 rows" in done.out
+    run_id = last_run(maker)
+    assert sql(maker, "select signature, run_id::text from backfill.approval_use") == [(signature, run_id)]
+    assert "has 1" in run(maker, "log", run_id).out
+    [(left,)] = sql(maker, "select detail -> 'left_to_others' from backfill.chain where detail ? 'left_to_others'")
+    assert [row["business_key"].split(" / ")[0] for row in left] == ["ada", "ada"]
+    assert sql(maker, "select * from backfill.verify_chain()") == []
+    assert sql(maker, "select count(*) from property.charges where description = 'Rent for 2023-01'") == [(5,)]
+
+
+def test_more_than_what_others_wrote_is_not_left_out(maker: str, anne: str, tmp_path: Path) -> None:
+    sql(maker, "update backfill.policy set taken_may_pass = true")
+    file, _ = plan_of(maker, tmp_path)
+    run(anne, "approve", file, "--remark", "seen", "--yes")
+    sql(maker, CHARGED, "update property.units set rent_amount_cents = rent_amount_cents + 1")
+    run(maker, "apply", "--plan", file, "--yes", "--accept-taken", code=4)
+    assert sql(maker, "select count(*) from backfill.approval_use") == [(0,)]
+    # Nor does anybody claim it who has the hashes: what he leaves out is not in its table.
+    rows = "(select jsonb_agg(r) from backfill.signed_rows(run_id) as r where business_key ~ '^chiara')"
+    with psycopg.connect(maker) as conn:
+        said = conn.execute(f"select backfill.leave_to_others(run_id, {rows}) from backfill.run('charges')".encode())
+        assert said.fetchone() == (None,)
+        conn.rollback()
 
 
 def test_from_psql_the_rollback_passes_and_the_commit_is_refused(maker: str, server: Server) -> None:

@@ -135,7 +135,7 @@ def run(title: str) -> Run:
     now = datetime.now(UTC)
     return Run(
         RUN_ID, title, "manual", "succeeded", title, now, now, {"about": title}, {}, {}, [title], "ab", None, None,
-        f"7:{HEAD}", None, None,
+        f"7:{HEAD}", None, None, None,
     )  # fmt: skip
 
 
