@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 from zoneinfo import available_timezones
 
 from runner.errors import ConfigurationError
@@ -29,6 +29,9 @@ HEADERS: Mapping[str, tuple[str, ...]] = {
     "due_date": ("Due Date", "Due"),
     "total": ("Total", "Amount", "Amount Due"),
     "remark": ("Remark", "Remarks", "Notes", "Note"),
+    "currency": ("Currency", "Curr"),
+    "status": ("Status", "State"),
+    "paid": ("Amount Paid", "Paid"),
 }
 LINE_HEADERS: Mapping[str, tuple[str, ...]] = {
     "number": HEADERS["number"],
@@ -40,6 +43,11 @@ LINE_HEADERS: Mapping[str, tuple[str, ...]] = {
     "amount": ("Amount", "Line Total"),
 }
 ALIAS_HEADERS: Mapping[str, tuple[str, ...]] = {"client": ("Client", "Customer", "Alias"), "facility": ("Facility",)}
+
+PaidAs: TypeAlias = Literal["reject", "outstanding"]
+_OUTSTANDING = frozenset({"", "open", "sent", "outstanding", "unpaid", "issued", "overdue", "due", "not paid"})
+"""What a column Status says of an invoice that is still owed as a whole."""
+_DOLLARS = frozenset({"USD", "CAD", "AUD", "NZD", "HKD", "SGD"})
 
 _HOURS = re.compile(r"\d{1,7}(\.\d{1,2})?", re.ASCII)
 
@@ -56,6 +64,8 @@ class Format:
     decimal: str = "."
     not_ours: str = r"\bnot (ours|the company'?s)\b"
     """A regular expression; a row whose remark it matches is not the company's."""
+    earliest: dt.date = dt.date(1990, 1, 1)
+    """An issue date before it is taken for a slip."""
     documents: str = "documents"
     """Where originals are kept: a folder, or a URL such as s3://bucket/prefix."""
     storage: Mapping[str, Any] = field(default_factory=dict)
@@ -77,6 +87,7 @@ class Format:
             "time_zone": made.time_zone not in available_timezones(),
             "date_order": made.date_order not in (None, "dmy", "mdy"),
             "decimal": made.decimal not in (".", ","),
+            "earliest": type(values.get("earliest", made.earliest)) is not dt.date,
             "not_ours": not _compiles(made.not_ours),
             # A file that is committed is no place for credentials.
             "storage": not isinstance(values.get("storage", {}), Mapping)
@@ -89,10 +100,17 @@ class Format:
         return made
 
 
-def read_invoices(path: Path, form: Format) -> Iterator[Invoice | Reject]:
-    """Every row of the catalogue, in order: typed, or as a reject with its line and reason."""
+def read_invoices(
+    path: Path, form: Format, currency: str | None = "USD", paid_as: PaidAs = "reject"
+) -> Iterator[Invoice | Reject]:
+    """Every row of the catalogue, in order: typed, or as a reject with its line and reason.
+
+    `currency` is that of a new invoice here: a row in another one, or in one that is not clear, is a reject. So is one
+    that is not outstanding as a whole (Status, Amount Paid), unless `paid_as` says that it is owed all the same.
+    """
     not_ours = re.compile(form.not_ours, re.IGNORECASE)
-    for line, row in cells.rows(path, form.headers, frozenset({"remark"})):
+    today = dt.datetime.now(dt.UTC).date() + dt.timedelta(days=1)  # somewhere it is tomorrow already
+    for line, row in cells.rows(path, form.headers, frozenset({"remark", "currency", "status", "paid"})):
         problems: list[str] = []
         if "!" in row:
             yield Reject(path.name, str(line), line, row["!"])
@@ -107,6 +125,10 @@ def read_invoices(path: Path, form: Format) -> Iterator[Invoice | Reject]:
         for name in ("number", "client"):
             if not row[name]:
                 problems.append(f"{name} is missing")
+        problems += _doubts(row, dates[2], dates[3], form, today)
+        problems += _in_another_currency(row, currency)
+        if paid_as == "reject":
+            problems += _not_outstanding(row, form)
         if problems or total is None or None in dates:
             marked = problems[0].startswith("it is marked")
             reason = "; ".join(problems[:1] if marked else problems)
@@ -115,6 +137,44 @@ def read_invoices(path: Path, form: Format) -> Iterator[Invoice | Reject]:
         else:
             start, end, sent, due = (day for day in dates if day is not None)
             yield line, row["number"], row["client"], start, end, sent, due, total
+
+
+def _doubts(
+    row: Mapping[str, str], sent: dt.date | None, due: dt.date | None, form: Format, today: dt.date
+) -> Iterator[str]:
+    """Dates that no invoice has."""
+    if sent is not None and sent > today:
+        yield f"sent_on: {row['sent_on']!r} is in the future"
+    if sent is not None and sent < form.earliest:
+        yield f"sent_on: {row['sent_on']!r} is before {form.earliest} (earliest in runner.toml)"
+    if sent is not None and due is not None and due < sent:
+        yield f"due_date: {row['due_date']!r} is before the issue date {row['sent_on']!r}"
+
+
+def _in_another_currency(row: Mapping[str, str], currency: str | None) -> Iterator[str]:
+    """What its total and its column say, where that is not the currency of a new invoice here."""
+    column = row.get("currency", "").upper() or None
+    total = cells.currency(row["total"])
+    named = {name for name in (column, total) if name is not None}
+    if "$" in named and (currency in _DOLLARS or (column or "") in _DOLLARS):
+        named.discard("$")
+    if len(named) > 1:
+        yield f"currency: {column} in its column, {total} in its total {row['total']!r}"
+    elif named and named != {currency}:
+        yield f"currency: it is in {named.pop()}, and a new invoice here is in {currency or 'no known currency'}"
+
+
+def _not_outstanding(row: Mapping[str, str], form: Format) -> Iterator[str]:
+    """What says that it is not owed as a whole: a person decides."""
+    if row.get("status", "").casefold() not in _OUTSTANDING:
+        yield f"status: it is {row['status']!r}, so not outstanding (--paid-as outstanding takes it all the same)"
+    try:
+        paid = cells.cents(row["paid"], decimal=form.decimal) if row.get("paid") else 0
+    except ValueError as exc:
+        yield f"paid: {exc}"
+        return
+    if paid:
+        yield f"paid: {row['paid']!r} of it is paid (--paid-as outstanding takes all of it as owed)"
 
 
 def read_lines(path: Path, form: Format) -> Iterator[Line | Reject]:

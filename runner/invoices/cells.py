@@ -21,6 +21,10 @@ _MONEY = re.compile(
     re.ASCII,
 )
 _SIGNS = re.compile(r"^(?:USD|EUR|GBP|CAD|AUD|CHF|US\$|C\$|A\$|[$€£])\s*|\s*(?:USD|EUR|GBP|CAD|AUD|CHF|[$€£])$")
+_CODES = {"US$": "USD", "C$": "CAD", "A$": "AUD", "€": "EUR", "£": "GBP", "$": "$"}
+# What a spreadsheet or a web page leaves in a cell and nobody sees.
+_UNSEEN = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]")
+_FORMULA = re.compile(r'="(.*)"', re.DOTALL)
 _ISO = re.compile(r"(\d{4})-(\d{2})-(\d{2})", re.ASCII)
 _NUMERIC = re.compile(r"(\d{1,2})[/.-](\d{1,2})[/.-](\d{4})", re.ASCII)
 _DAY_FIRST = re.compile(r"(\d{1,2})(?:st|nd|rd|th)?[ -]([A-Za-z]+)\.?,?[ -](\d{4})", re.ASCII)
@@ -57,6 +61,25 @@ def cents(text: str, *, decimal: str = ".") -> int:
         raise ValueError(f"{text!r} is too large")
     value = int(digits) * 100 + int((match["part"] or "").ljust(2, "0") or 0)
     return -value if negative else value
+
+
+def currency(text: str) -> str | None:
+    """The currency that an amount names: `€1,200.00` EUR, `CAD 900.00` CAD, `$5` the sign `$`, which is of several."""
+    bare = text.replace("\u00a0", " ").replace("\u202f", " ").strip(" ()-+\u2212")
+    found = _SIGNS.search(bare)
+    if found is None:
+        return None
+    named = found[0].strip()
+    return _CODES.get(named, named)
+
+
+def cleaned(text: str) -> str:
+    """A cell without what nobody sees: zero-width letters, blanks of any kind around it, Excel's `="text"`, and the
+    apostrophe that makes a text of a number."""
+    bare = _UNSEEN.sub("", text).strip()
+    if match := _FORMULA.fullmatch(bare):
+        bare = match[1].strip()
+    return bare[1:].strip() if bare[:1] == "'" and len(bare) > 1 else bare
 
 
 @lru_cache(maxsize=65_536)
@@ -123,7 +146,7 @@ def rows(
                 elif "\0" in text:
                     yield line, {"!": "it holds a NUL byte, which no text in PostgreSQL can"}
                 elif len(cells) == width:
-                    yield line, {field: cells[index].strip() for field, index in columns.items()}
+                    yield line, {field: cleaned(cells[index]) for field, index in columns.items()}
                 else:
                     yield line, {"!": f"{len(cells)} cells where the header has {width}"}
                 line = reader.line_num + 1

@@ -21,6 +21,14 @@ _INVOICES = ("line", "number", "client", "period_start", "period_end", "sent_on"
 _LINES = ("line", "number", "description", "contractor", "week_start", "hours", "rate_cents", "amount_cents")
 
 
+# The currency of a new invoice, as its table says it; none where it says none.
+_CURRENCY = """
+    select (regexp_match(pg_get_expr(d.adbin, d.adrelid), '^''([A-Z]{3})'''))[1]
+    from pg_attrdef as d join pg_attribute as a on a.attrelid = d.adrelid and a.attnum = d.adnum
+    where d.adrelid = to_regclass('billing.invoices') and a.attname = 'currency'
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class InvoicesLoaded:
     """What a load of invoices did: the rows, and the originals (None where no folder was given)."""
@@ -44,6 +52,7 @@ def load_invoices(
     originals: Path | None = None,
     company: str | None = None,
     first_wins: bool = False,
+    paid_as: invoices.PaidAs = "reject",
     dry_run: bool = False,
     allow_rejects: int = 0,
     actor: str | None = None,
@@ -61,7 +70,8 @@ def load_invoices(
 
     def fill(landing: Landing) -> None:
         owner = company or form.company
-        _fill(landing, form, catalogue, lines, aliases, originals, owner, first_wins, actor or getpass.getuser())
+        by = actor or getpass.getuser()
+        _fill(landing, form, catalogue, lines, aliases, originals, owner, first_wins, by, paid_as)
 
     result = load(settings, loader="invoices", paths=paths, fill=fill, dry_run=dry_run, allow_rejects=allow_rejects)
     if originals is None or (dry_run and result.files):
@@ -81,6 +91,7 @@ def _fill(
     company: str | None,
     first_wins: bool,
     actor: str,
+    paid_as: invoices.PaidAs,
 ) -> None:
     conn = landing.conn
     owner = documents.company_id(conn, company)
@@ -92,9 +103,9 @@ def _fill(
         landing.copy("pg_temp.incoming_aliases", ("line", "client", "facility"), names)
         conn.execute("select staging.take_aliases(%s)", [owner])
     unread: list[Reject] = []
-    typed = landing.copy(
-        "pg_temp.incoming_invoices", _INVOICES, _typed(unread, invoices.read_invoices(catalogue, form))
-    )
+    default = conn.execute(_CURRENCY).fetchone()
+    found = invoices.read_invoices(catalogue, form, default[0] if default else None, paid_as)
+    typed = landing.copy("pg_temp.incoming_invoices", _INVOICES, _typed(unread, found))
     if not typed and not unread:
         raise UsageError(f"{catalogue} has a header and no row: there is nothing to load")
     # The number of a row that is not the company's, which has a remark, says nothing about the company's own.
@@ -117,10 +128,10 @@ def _fill(
     )
     landing.reject([*unreadable, *unread])
     sources = {"invoices": catalogue, "lines": lines or catalogue, "aliases": aliases or catalogue}
-    found = conn.execute(
+    refused = conn.execute(
         "select kind, source_key, line, reason, cents from pg_temp.intake_rejects order by kind, line"
     ).fetchall()
-    landing.reject(_reject(sources[kind].name, key, line, reason, cents) for kind, key, line, reason, cents in found)
+    landing.reject(_reject(sources[kind].name, key, line, reason, cents) for kind, key, line, reason, cents in refused)
     if originals is not None:
         taken = conn.execute("select number from pg_temp.intake where reason is null order by line").fetchall()
         landing.reject(documents.rejects(originals, (number for (number,) in taken)))

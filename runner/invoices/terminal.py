@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from runner.errors import UsageError
 from runner.terminal.load import draw_load
 from runner.terminal.verb import Actor, AllowRejects, Answer, Call, DryRun, verb
 
@@ -31,6 +32,10 @@ def load_invoices(
         str | None, typer.Option(metavar="NAME", help="Whose invoices, where there are several.")
     ] = None,
     first_wins: Annotated[bool, typer.Option("--first-wins", help="Of a number given twice, take the first.")] = False,
+    paid_as: Annotated[
+        str,
+        typer.Option(metavar="MEANING", help="Rows that are paid or void: reject, or outstanding: owed all the same."),
+    ] = "reject",
     allow_rejects: AllowRejects = 0,
     dry_run: DryRun = False,
     actor: Actor = None,
@@ -38,6 +43,8 @@ def load_invoices(
     """The catalogue of historical invoices; afterwards `runner apply invoices` writes them."""
     from runner.invoices.load import load_invoices as load_invoices_
 
+    if paid_as not in ("reject", "outstanding"):
+        raise UsageError(f"--paid-as {paid_as}: reject or outstanding")
     loaded = load_invoices_(
         call.settings,
         catalogue,
@@ -46,6 +53,7 @@ def load_invoices(
         originals=documents,
         company=company,
         first_wins=first_wins,
+        paid_as="outstanding" if paid_as == "outstanding" else "reject",
         dry_run=dry_run,
         allow_rejects=allow_rejects,
         actor=actor,

@@ -114,6 +114,12 @@ def test_a_row_is_typed(tmp_path: Path) -> None:
         (("100.00,", "100.00,NOT OURS (agency)"), "it is marked as not the company's: 'NOT OURS (agency)'"),
         (("100.00,", "100.00"), "7 cells where the header has 8"),
         (("2023-01-09", "01/02/2023"), "ambiguous"),
+        (("2023-01-09", "2999-01-09"), "sent_on: '2999-01-09' is in the future"),
+        (("2023-01-09", "0022-01-09"), "sent_on: '0022-01-09' is before 1990-01-01"),
+        (("2023-02-08", "2023-01-08"), "due_date: '2023-01-08' is before the issue date '2023-01-09'"),
+        (("100.00", "€100.00"), "currency: it is in EUR, and a new invoice here is in USD"),
+        (("100.00", "CAD 100.00"), "currency: it is in CAD"),
+        (("100.00", "100.00 £"), "currency: it is in GBP"),
     ],
 )
 def test_what_cannot_be_taken_is_a_reject_with_its_line(tmp_path: Path, changed: tuple[str, str], reason: str) -> None:
@@ -163,3 +169,52 @@ def test_settings_that_cannot_be_used_are_refused(values: dict[str, object]) -> 
     with pytest.raises(ConfigurationError, match=r"invoices") as caught:
         Format.of(values)
     assert "hush" not in str(caught.value)
+
+
+WHOLE = "Number,Client,Period Start,Period End,Date,Due,Total,Currency,Status,Amount Paid\n"
+ROW = "INV-1,Hillside,2023-01-02,2023-01-08,2023-01-09,2023-02-08,$100.00,USD,Sent,0.00\n"
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ((",Sent,", ",Void,"), "status: it is 'Void', so not outstanding"),
+        ((",Sent,", ",Paid,"), "status: it is 'Paid'"),
+        ((",0.00\n", ",40.00\n"), "paid: '40.00' of it is paid"),
+        (("$100.00,USD", "€100.00,USD"), "currency: USD in its column, EUR in its total '€100.00'"),
+        (("$100.00,USD", "100.00,eur"), "currency: it is in EUR"),
+    ],
+)
+def test_what_is_paid_void_or_in_another_currency_is_not_silently_owed(
+    tmp_path: Path, changed: tuple[str, str], reason: str
+) -> None:
+    (reject,) = read(tmp_path, WHOLE + ROW.replace(*changed))
+    assert isinstance(reject, Reject)
+    assert reason in reject.reason
+
+
+def test_what_is_owed_as_a_whole_is_taken_in_the_currency_of_a_new_invoice(tmp_path: Path) -> None:
+    path = tmp_path / "catalogue.csv"
+    path.write_text(WHOLE + ROW + ROW.replace("USD,Sent,0.00", ",Paid,100.00").replace("INV-1", "INV-2"))
+    taken = list(invoices.read_invoices(path, Format(), "USD", "outstanding"))
+    assert [row[1] for row in taken if isinstance(row, tuple)] == ["INV-1", "INV-2"]
+    assert all(isinstance(row, Reject) for row in invoices.read_invoices(path, Format(), "EUR", "outstanding"))
+    assert isinstance(next(iter(invoices.read_invoices(path, Format(), None))), Reject)
+    euros = tmp_path / "euros.csv"
+    euros.write_text(CATALOGUE + GOOD.replace("100.00", "€100.00"), encoding="utf-8")
+    assert isinstance(next(iter(invoices.read_invoices(euros, Format(), "EUR"))), tuple)
+    early = Format.of({"earliest": dt.date(2024, 1, 1)})
+    assert isinstance(next(iter(invoices.read_invoices(path, early, "USD", "outstanding"))), Reject)
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["\u200bINV-9", "INV-9\ufeff", '="INV-9"', "'INV-9", "\u00a0INV-9\u00a0", "  INV-9 ", '=" INV-9"', "INV\u00ad-9"],
+)
+def test_what_nobody_sees_in_a_cell_is_not_kept(cell: str) -> None:
+    assert cells.cleaned(cell) == "INV-9"
+
+
+@pytest.mark.parametrize("text", ["O'Hara", "=x", '="', "'", "", "a = b"])
+def test_what_is_seen_is_kept(text: str) -> None:
+    assert cells.cleaned(text) == text
