@@ -39,6 +39,8 @@ _HEADLINES = {
     "gate failed": ("Stopped by a gate: nothing was changed.", "red"),
     "apply differed": ("The apply differed from the rehearsal: nothing was changed.", "red"),
 }
+SHOWN = 20
+"""Source rows that were left out which a terminal shows without --all."""
 _MARKS = {"pass": ("pass", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "red"), "error": ("ERROR", "red")}
 
 
@@ -90,7 +92,7 @@ def draw_findings(report: Report, out: Console, *, changes: bool = True) -> None
         words, colour = undo_line(backfill.undo)
         out.print(f"  [{colour}]{escape(words)}[/]")
         draw_approvals(backfill.approvals, out)
-        draw_left_out(backfill.left_out, backfill.rejects, out)
+        draw_left_out(backfill.left_out[: SHOWN if changes else None], backfill.rejects, out)  # a page has them all
         _draw_taken(backfill, out)
     _draw_totals(attempt.totals, out)
     draw_gates(attempt.gates, out)

@@ -423,7 +423,7 @@ def test_the_undo_is_proved_beforehand_and_the_report_says_so(
     page = tmp_path / "report.html"
     done = run(url, "apply", "charges", "--dry-run", "--html", str(page))
     assert f"undo proved: {SAMPLE_CHARGES} rows" in done.out
-    assert f'<p class="ok">undo proved: {SAMPLE_CHARGES} rows</p>' in page.read_text()
+    assert f'<p class="good">undo proved: {SAMPLE_CHARGES} rows</p>' in page.read_text()
     assert everything(url, dump) == before
     # The apply says what its rehearsal found.
     assert f"undo proved: {SAMPLE_CHARGES} rows" in run(url, "apply", "charges", "--yes").out
@@ -440,7 +440,7 @@ def test_a_trigger_that_would_keep_a_row_from_going_is_found_beforehand(url: str
     page = tmp_path / "report.html"
     done = run(url, "apply", "charges", "--yes", "--html", str(page))
     assert "undo would be refused: " in done.out
-    assert '<p class="fail">undo would be refused: ' in page.read_text()
+    assert '<p class="bad">undo would be refused: ' in page.read_text()
     run(url, "rollback", last_run(url), "--yes", code=6)
 
 

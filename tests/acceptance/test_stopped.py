@@ -195,8 +195,8 @@ def test_what_is_left_out_stands_on_the_page_and_in_the_object(url: str, tmp_pat
     done = run(url, "apply", "--dry-run", *allowed, "--html", str(tmp_path / "page.html"))
     assert "… 2 more rows: --all shows every one" in done.out
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "left out (20 of 22)" in page
-    assert page.count("<td>property.payments ") == 20
+    assert "22 of 22 source rows that cannot be taken" in page
+    assert page.count('<td data-label="source row">property.payments ') == 22
     [backfill] = run(url, "apply", "--yes", *allowed, "--json").json["attempt"]["backfills"]
     assert backfill["rejects"] == 22
     assert [row["money"] for row in backfill["left_out"]] == [{"amounts": 5}] * 20

@@ -37,7 +37,7 @@ ROLES = {
     "lending": {"lending_admin"},
     "reconciliation": {"billing_tenant", "billing_service", "billing_readonly"},
 }
-ENGINE_ROLES = {"backfill_operator", "backfill_auditor", "backfill_owner"}
+ENGINE_ROLES = {"backfill_operator", "backfill_auditor", "backfill_approver", "backfill_owner"}
 
 
 @pytest.fixture(scope="module")
