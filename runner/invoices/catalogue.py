@@ -125,7 +125,7 @@ def read_invoices(
         for name in ("number", "client"):
             if not row[name]:
                 problems.append(f"{name} is missing")
-        problems += _doubts(row, dates[2], dates[3], form, today)
+        problems += _doubts(row, dates[2], form, today)
         problems += _in_another_currency(row, currency)
         if paid_as == "reject":
             problems += _not_outstanding(row, form)
@@ -139,16 +139,12 @@ def read_invoices(
             yield line, row["number"], row["client"], start, end, sent, due, total
 
 
-def _doubts(
-    row: Mapping[str, str], sent: dt.date | None, due: dt.date | None, form: Format, today: dt.date
-) -> Iterator[str]:
-    """Dates that no invoice has."""
+def _doubts(row: Mapping[str, str], sent: dt.date | None, form: Format, today: dt.date) -> Iterator[str]:
+    """Issue dates that no invoice has; what the dates are to one another, the database judges."""
     if sent is not None and sent > today:
         yield f"sent_on: {row['sent_on']!r} is in the future"
     if sent is not None and sent < form.earliest:
         yield f"sent_on: {row['sent_on']!r} is before {form.earliest} (earliest in runner.toml)"
-    if sent is not None and due is not None and due < sent:
-        yield f"due_date: {row['due_date']!r} is before the issue date {row['sent_on']!r}"
 
 
 def _in_another_currency(row: Mapping[str, str], currency: str | None) -> Iterator[str]:
