@@ -21,7 +21,8 @@ def test_status_before_and_after_the_first_apply(empty_database_url: str, dump: 
     before = dump(url, "--inserts")
     first = run(url, "status", "--json").json
     assert sorted(first) == [
-        "database", "due", "edited", "fits", "pending", "runs", "server", "sources", "systems", "unselected"
+        "database", "due", "edited", "fits", "pending", "runs", "schema_version", "server", "sources", "systems",
+        "unselected",
     ]  # fmt: skip
     assert first["pending"][0] == "engine/0001_backfill_schema"
     assert (first["due"], first["runs"], first["edited"]) == ([], [], [])
