@@ -110,6 +110,7 @@ returns table (table_name text, operation text, business_key text, currency text
 language plpgsql stable
 security definer
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'  -- a key that is a moment is written alike in every session
 set jit = off
 set enable_nestloop = off
 as $$
@@ -153,6 +154,7 @@ create function backfill.written_since(p_table text, p_keys text[], p_snapshot p
 language plpgsql stable
 security definer
 set search_path = pg_catalog, pg_temp
+set timezone = 'UTC'
 set jit = off
 as $$
 declare

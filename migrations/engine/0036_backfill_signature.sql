@@ -8,6 +8,7 @@ language plpgsql stable
 security definer
 set search_path = pg_catalog, pg_temp
 set client_encoding = 'UTF8'  -- what record_send() writes texts in
+set timezone = 'UTC'  -- a key that is a moment is written alike in every session
 set jit = off
 set enable_nestloop = off
 as $$
@@ -63,7 +64,7 @@ as $$
     -- In portions, so that no value grows with the rows.
     select encode(sha256(coalesce(string_agg(p.sha256, '' order by p.portion), '')), 'hex')
     from (
-        select x.portion, sha256(string_agg(convert_to(format('%s %s %s;', x.table_name, x.operation, x.sha256), 'UTF8'), '' order by x.n)) as sha256
+        select x.portion, sha256(string_agg(convert_to(format('%s %s %s %L;', x.table_name, x.operation, x.sha256, x.business_key), 'UTF8'), '' order by x.n)) as sha256
         from (
             select r.*, row_number() over w as n, row_number() over w / 100000 as portion
             from (

@@ -132,6 +132,7 @@ language plpgsql volatile
 security definer
 set search_path = pg_catalog, pg_temp
 set row_security = off
+set timezone = 'UTC'
 as $$
 declare
     v_log backfill.backfill_log;

@@ -152,6 +152,30 @@ def test_more_than_what_others_wrote_is_not_left_out(maker: str, anne: str, tmp_
         conn.rollback()
 
 
+def test_a_row_is_not_left_out_under_the_key_of_another(maker: str, anne: str, tmp_path: Path) -> None:
+    """The hash of the row that is to be left out, claimed for a row that is in the table: the key is signed, too."""
+    sql(maker, "update backfill.policy set taken_may_pass = true")
+    file, _ = plan_of(maker, tmp_path)
+    run(anne, "approve", file, "--remark", "seen", "--yes")
+    rows = json.loads(Path(file).read_text())["plan"]["backfills"][0]["rows"]
+    wanted = next(row for row in rows if row["key"].startswith("bruno") and row["key"].endswith("2023-02"))
+    sql(
+        maker,
+        "update property.payments set status = 'failed' where tenant_user_id = 'bruno' and billing_period = '2023-02'",
+    )
+    [(there,)] = sql(
+        maker, "select concat_ws(' / ', tenant_user_id, unit_id, billing_period) from property.charges limit 1"
+    )
+    for key, words in ((there, "needs an approval"), (wanted["key"], "needs an approval")):
+        claim = json.dumps([{"table_name": wanted["table"], "business_key": key, "sha256": wanted["sha256"]}])
+        with psycopg.connect(maker) as conn:
+            said = conn.execute("select backfill.leave_to_others(run_id, %s) from backfill.run('charges')", [claim])
+            assert said.fetchone() == (None,)
+            with pytest.raises(psycopg.Error, match=words):
+                conn.commit()
+    assert sql(maker, OURS) == [(0,)]
+
+
 def test_from_psql_the_rollback_passes_and_the_commit_is_refused(maker: str, server: Server) -> None:
     def psql(*statements: str) -> subprocess.CompletedProcess[str]:
         words = [str(server.programs / "psql"), "--quiet", "--set=ON_ERROR_STOP=1", f"--dbname={maker}"]
