@@ -61,8 +61,8 @@ class Progress:
         else:
             self._bar.reset(self._bar.task_ids[0], description=step)
 
-    def _end(self) -> None:
-        """The running step is done."""
+    def _end(self, mark: str = "✓") -> None:
+        """The running step is over."""
         if self._step is None:
             return
         seconds = time.perf_counter() - self._since
@@ -73,13 +73,13 @@ class Progress:
             }))  # fmt: skip
         elif self._bar is not None:
             self._bar.console.print(
-                f"✓ {self._step.name}  {seconds:,.1f} s", markup=False, highlight=False, style="dim"
+                f"{mark} {self._step.name}  {seconds:,.1f} s", markup=False, highlight=False, style="dim"
             )
         self._step = None
 
-    def stop(self) -> None:
+    def stop(self, *, failed: bool = False) -> None:
         """Leave the terminal to others: a live line would erase what they write. The next step begins anew."""
-        self._end()
+        self._end("✗" if failed else "✓")
         if self._bar is not None:
             if self._count > 1:
                 total = time.perf_counter() - self._began

@@ -202,8 +202,10 @@ def verb(*, system: str | None = None) -> Callable[[Callable[..., Answer]], Call
                 _refuse_halves(given)
                 try:
                     answer = command(call, **given)
-                finally:
-                    call.progress.stop()
+                except BaseException:
+                    call.progress.stop(failed=True)
+                    raise
+                call.progress.stop()
                 raise typer.Exit(_give(call, answer))
             finally:
                 for file in call.files:
@@ -292,7 +294,7 @@ def _print_error(exc: RunnerError, *, as_json: bool) -> None:
         for note in getattr(cause, "__notes__", ()):
             add("", note)
         if isinstance(cause, RunnerError | OSError):
-            add("because: ", str(cause))
+            add("because: ", getattr(cause, "strerror", None) or str(cause))
         cause = cause.__cause__
     say("\n".join(wrapped(clean_lines(line)) for line in lines))
     if ci_listens():
