@@ -241,10 +241,13 @@ def left_out(conn: Connection, run_id: uuid.UUID, limit: int | None) -> list[Lef
         " order by source, line, source_key limit %s",
         [run_id, limit],
     ).fetchall()
-    return [
-        LeftOut(source, key, line, reason, of_row(amount, currency))
-        for source, key, line, reason, amount, currency in rows
-    ]
+    return [_left_out(*row) for row in rows]
+
+
+def _left_out(
+    source: str, key: str, line: int | None, reason: str, minor: Amount | None, currency: str | None
+) -> LeftOut:
+    return LeftOut(source, key, line, reason, of_row(minor, currency))
 
 
 def new_rejects(conn: Connection, backfill: str) -> tuple[LeftOut, ...]:
@@ -254,10 +257,7 @@ def new_rejects(conn: Connection, backfill: str) -> tuple[LeftOut, ...]:
         " order by source, line, source_key limit 1000",
         [backfill],
     ).fetchall()
-    return tuple(
-        LeftOut(source, key, line, reason, of_row(amount, currency))
-        for source, key, line, reason, amount, currency in rows
-    )
+    return tuple(_left_out(*row) for row in rows)
 
 
 def stream_changes(conn: Connection, run_id: uuid.UUID) -> Iterator[Change]:

@@ -106,8 +106,14 @@ def apply(
     try:
         report = apply_(call.settings, wanted, confirm=confirm, progress=call.progress)
     except SqlError as exc:
-        if exc.sqlstate == "BF004" and stopped and page is not None:
-            page.write(rejected_page(cleaned(Stopped(*stopped[-1][1:])), clean(stopped[-1][0])))
+        if exc.sqlstate == "BF004" and stopped:
+            where, found = clean(stopped[-1][0]), cleaned(Stopped(*stopped[-1][1:]))
+            cases = ci.rejected(found.backfill, found.rejects, found.left_out)
+            for file, content_of in (
+                (page, partial(rejected_page, found, where)),
+                (xml, partial(ci.junit, "apply", cases)),
+            ):
+                call.write_beside(file, content_of)
         raise
     if report.verdict == "declined" and call.unasked:
         report = replace(report, verdict="not asked")

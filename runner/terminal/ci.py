@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from runner.errors import RunnerError
 from runner.terminal.output import source_row
 from runner.terminal.page import found_words, must_not_be, sentence
 from runner.terminal.progress import ci_listens, command_to_ci
@@ -18,7 +17,7 @@ from runner.text import clean, counted
 
 if TYPE_CHECKING:
     from runner.gates import GateResult
-    from runner.result import Report
+    from runner.result import LeftOut, Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +29,12 @@ class Case:
     rows: tuple[str, ...] = ()
     seconds: float = 0
     warns: bool = False
+
+
+def rejected(backfill: str, rejects: int, left_out: Sequence[LeftOut]) -> list[Case]:
+    """An apply that source rows stopped."""
+    rows = tuple(f"{source_row(row)}: {row.reason}" for row in left_out)
+    return [Case(f"source rows of {backfill}", f"{counted(rejects, 'source row')} cannot be taken", rows)]
 
 
 def cases_of(report: Report) -> list[Case]:
@@ -81,16 +86,18 @@ def workflow_commands(cases: Sequence[Case]) -> list[str]:
     ]  # fmt: skip
 
 
-def summarize(markdown: str) -> None:
-    """Add to the step's summary, where there is a file for it. Raises RunnerError where that cannot be written."""
+def summarize(markdown: str) -> list[str]:
+    """Add to the step's summary, where there is a file for it. What it is about is done by then: that the file cannot
+    be written is a line to print, and no error."""
     path = os.environ.get("GITHUB_STEP_SUMMARY")
     if not path:
-        return
+        return []
     try:
         with Path(path).open("a", encoding="utf-8") as file:
             file.write(markdown)
     except OSError as exc:
-        raise RunnerError(f"the step's summary {path} was not written: {exc.strerror}") from exc
+        return [f"the step's summary {clean(path)} was not written: {exc.strerror}"]
+    return []
 
 
 def summary(title: str, said: str, cases: Sequence[Case]) -> str:
@@ -116,8 +123,7 @@ def tell(title: str, said: str, cases: Sequence[Case]) -> list[str]:
     """On GitHub: the step's summary is written; returns the lines to print."""
     if not ci_listens():
         return []
-    summarize(summary(title, said, cases))
-    return workflow_commands(cases)
+    return [*summarize(summary(title, said, cases)), *workflow_commands(cases)]
 
 
 def tell_report(report: Report) -> list[str]:

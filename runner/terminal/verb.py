@@ -145,6 +145,14 @@ class Call:
         self.files.append(file)
         return file
 
+    def write_beside(self, file: OutputFile | None, content: Callable[[], bytes]) -> None:
+        """Write a file beside an error that is the verb's own: where it cannot be written, stderr says that as well."""
+        if file is not None:
+            try:
+                file.write(content())
+            except RunnerError as exc:
+                say(f"error: {clean(str(exc))}")
+
     def confirm(self, question: str, result: R, draw: Callable[[R, Console], None], *, yes: bool) -> bool:
         """Whether it may be done: `yes`, else what a person answers who has seen the result drawn."""
         if yes:

@@ -55,7 +55,6 @@ def test_a_pull_request_is_rehearsed_and_commented(url: str, tmp_path: Path) -> 
     assert sql(url, "select count(*) from backfill.backfill_log") == [(0,)]
     assert "::error" not in done.stderr
     assert "Rent charges for payments" in (tmp_path / "report.html").read_text()
-    assert step(url, "pull-request.yml", "comment", tmp_path).returncode == 0
     comment = (tmp_path / "comment.md").read_text()
     assert comment.startswith("### runner apply\n")
     assert "144 rows worth 123,501.50 will be written if this is applied" in comment
@@ -81,7 +80,24 @@ def test_a_pull_request_that_breaks_a_rule_says_which(url: str, tmp_path: Path) 
     failed = {case.get("name"): case.find("failure") for case in suite if case.find("failure") is not None}
     assert "charges_that_break_the_rule" in failed
     assert "amount 0.01" in (failed["charges_that_break_the_rule"].text or "")  # type: ignore[union-attr]
-    assert "✗" in (tmp_path / "summary").read_text()
+    assert "✗" in (tmp_path / "comment.md").read_text()
+
+
+def test_a_summary_that_cannot_be_written_loses_nothing_of_what_was_done(url: str, tmp_path: Path) -> None:
+    """The apply is committed by then: its report is printed, with its own exit code, and stderr says what is missing."""
+    missing = str(tmp_path / "no" / "such")
+    done = shell(url, "apply", "charges", "--yes", "--json", GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY=missing)
+    assert done.json["verdict"] == "applied"
+    assert f"the step's summary {missing} was not written" in done.err
+
+
+def test_what_rejects_stopped_is_a_failed_case(url: str, tmp_path: Path) -> None:
+    sql(url, f"update property.payments set billing_period = 'never' where unit_id = '{UNIT}'")
+    run(url, "apply", "charges", "--yes", "--junit", str(tmp_path / "j.xml"), code=3)
+    suite = ElementTree.parse(tmp_path / "j.xml").getroot()
+    [case] = [case for case in suite if case.get("name") == "source rows of charges"]
+    assert "cannot be taken" in str(case.find("failure").get("message"))  # type: ignore[union-attr]
+    assert "never" in "".join(case.itertext())
 
 
 def test_the_nightly_gates_are_dbts_alone(url: str, tmp_path: Path) -> None:
