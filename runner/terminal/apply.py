@@ -109,11 +109,8 @@ def apply(
         if exc.sqlstate == "BF004" and stopped:
             where, found = clean(stopped[-1][0]), cleaned(Stopped(*stopped[-1][1:]))
             cases = ci.rejected(found.backfill, found.rejects, found.left_out)
-            for file, content_of in (
-                (page, partial(rejected_page, found, where)),
-                (xml, partial(ci.junit, "apply", cases)),
-            ):
-                call.write_beside(file, content_of)
+            call.write_beside(page, partial(rejected_page, found, where))
+            call.write_beside(xml, partial(ci.junit, "apply", cases))
         raise
     if report.verdict == "declined" and call.unasked:
         report = replace(report, verdict="not asked")

@@ -84,7 +84,7 @@ def test_a_pull_request_that_breaks_a_rule_says_which(url: str, tmp_path: Path) 
 
 
 def test_a_summary_that_cannot_be_written_loses_nothing_of_what_was_done(url: str, tmp_path: Path) -> None:
-    """The apply is committed by then: its report is printed, with its own exit code, and stderr says what is missing."""
+    """The apply is committed by then: its report is printed, with its exit code, and stderr says what is missing."""
     missing = str(tmp_path / "no" / "such")
     done = shell(url, "apply", "charges", "--yes", "--json", GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY=missing)
     assert done.json["verdict"] == "applied"
