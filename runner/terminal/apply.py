@@ -122,7 +122,11 @@ def apply(
         return apply_page(shown, listed, rows.write() if rows else "")
 
     files = [(page, html_page), (xml, lambda shown: ci.junit("apply", ci.cases_of(shown)))]
-    if report.verdict in ("declined", "not asked") and call.shown:
+    seen = report.verdict in ("declined", "not asked") or (
+        # It is what was shown, or it would not be committed; only what was left to others was not on the screen yet.
+        report.verdict == "applied" and not any(item.taken for item in report.attempt.backfills)
+    )
+    if seen and call.shown:
         return Answer(report, draw_verdict, files=files)
     if saved is not None and content:
         saved.write(content[-1])

@@ -136,11 +136,15 @@ def bars(dimension: Dimension) -> Bars:
             f"year of {name}",
         )
     elif not monthly:
-        lines.sort(key=lambda line: -_size(line))
-        rest, lines = lines[VALUES:], lines[:VALUES]
-        if rest:
-            more = f" The {VALUES} largest; {counted(len(rest), 'more')} added up below them."
-            lines += [_added(those, f"{counted(len(those), 'other')}") for _, those in _by(rest, _currency)]
+        kept = []  # the largest of each currency: amounts of two are not compared
+        for _, those in _by(lines, _currency):
+            ranked = sorted(those, key=lambda line: -_size(line))
+            kept += ranked[:VALUES]
+            if rest := ranked[VALUES:]:
+                kept.append(_added(rest, counted(len(rest), "other")))
+                more = f" Of each currency the {VALUES} largest; the others are added up below them."
+        lines = kept
+    lines.sort(key=_currency)
     largest: dict[str, Amount] = {}
     for line in lines:
         largest[_currency(line)] = max(largest.get(_currency(line), 0), _size(line))

@@ -32,6 +32,7 @@ class Progress:
         if not goes_on:
             self._end()
             self._since = time.perf_counter()
+            self._began = self._began if self._count else self._since  # not while a question waits for its answer
             self._count += 1
         elif self._step is not None:
             step.rows, step.run_id = step.rows or self._step.rows, step.run_id or self._step.run_id
@@ -87,7 +88,6 @@ class Progress:
             self._bar.stop()
             self._bar = None
         self._count = 0
-        self._began = time.perf_counter()
 
 
 def say(text: str) -> None:
@@ -101,7 +101,7 @@ def wrapped(text: str) -> str:
     """Each line of a message, at words, where a terminal is to show it; a program gets it as it is."""
     if not sys.stderr.isatty():
         return text
-    width = min(shutil.get_terminal_size().columns, 100)
+    width = min(shutil.get_terminal_size().columns, 100) - len(" [y/N]: ")
     return "\n".join(
         textwrap.fill(
             line,

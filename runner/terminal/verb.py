@@ -318,7 +318,7 @@ def ask(question: str) -> bool | None:
         say(f"{clean(question)} Nobody was asked (no terminal): give --yes")
         return None
     forget_typed_ahead()
-    return typer.confirm(question, err=True)
+    return typer.confirm(wrapped(clean(question)), err=True)
 
 
 def forget_typed_ahead() -> None:

@@ -161,8 +161,19 @@ def test_many_months_are_years_and_many_values_are_the_largest_and_the_rest() ->
 def test_currencies_have_a_scale_each_and_what_is_taken_away_another_colour() -> None:
     found = bars(Dimension("who", (line("a", -500), line("b", 250), line("c", 100_000, "JPY"), line(None, 0))))
     assert [(bar.value, bar.change, bar.width, bar.minus) for bar in found.lines] == [
-        ("c", "100,000 JPY", 100, False), ("a", "-5.00 EUR", 100, True), ("b", "2.50 EUR", 50, False),
-        ("(none)", "0.00 EUR", 0, False),
+        ("a", "-5.00 EUR", 100, True), ("b", "2.50 EUR", 50, False), ("(none)", "0.00 EUR", 0, False),
+        ("c", "100,000 JPY", 100, False),
+    ]  # fmt: skip
+
+
+def test_no_currency_crowds_out_another() -> None:
+    many = [line(f"t{i}", 1_000_000 + i, "JPY") for i in range(VALUES + 3)]
+    found = bars(Dimension("who", (*many, line("one", 5)))).lines
+    assert [bar.value for bar in found][:2] == ["one", f"t{VALUES + 2}"]
+    assert found[-1].value == "3 others"
+    months = bars(Dimension("at", (line("2020-01", 5), line("2020-01", 7, "JPY"), line("2020-02", 5))))
+    assert [(bar.value, bar.change) for bar in months.lines] == [
+        ("2020-01", "0.05 EUR"), ("2020-02", "0.05 EUR"), ("2020-01", "7 JPY"),
     ]  # fmt: skip
 
 
