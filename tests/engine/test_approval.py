@@ -165,6 +165,14 @@ EVASIONS = {
     "constraints immediate before": ["set constraints all immediate"],
     "constraints immediate in between": ["select 1", "set constraints all immediate", "set constraints all deferred"],
     "the guard by its name": ["set constraints backfill.guard_approval immediate"],
+    "made immediate, and that taken back": ["savepoint a", "set constraints all immediate", "rollback to a"],
+    "made immediate in a block that fails": [
+        "do $$ begin set constraints all immediate; perform 1 / 0; exception when division_by_zero then null; end $$"
+    ],
+    "one that is called as its guard": [
+        "create temporary table unapproved (run_id uuid, xid xid8)",
+        "set local search_path = pg_temp, public",
+    ],
     "a savepoint": ["savepoint a", "release a"],
 }
 

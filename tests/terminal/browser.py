@@ -52,6 +52,14 @@ def look(page: Path, folder: Path, width: int, *, dark: bool = False) -> dict[st
     return seen
 
 
+def screenshot(page: Path, folder: Path, width: int) -> tuple[int, int]:
+    """A picture of the first screen, kept as page-<width>.png: its width, and its size in bytes."""
+    picture = folder / f"page-{width}.png"
+    _chromium(folder, f"--window-size={width},1000", f"--screenshot={picture}", page.as_uri())
+    content = picture.read_bytes()
+    return int.from_bytes(content[16:20], "big"), len(content)
+
+
 def printed(page: Path, folder: Path) -> str:
     """The text of the page on A4 paper."""
     pdf = folder / "page.pdf"

@@ -16,7 +16,7 @@ from runner.result import Dimension, DimensionLine
 from runner.terminal.page import MONTHS, VALUES, bars
 from tests.engine.words import rows, value
 from tests.story import SAMPLE_CHARGES, UNIT, adopt, last_run, run, sql
-from tests.terminal.browser import look, needs_browser, printed
+from tests.terminal.browser import look, needs_browser, printed, screenshot
 
 PAYMENT = """insert into property.payments
     (tenant_user_id, unit_id, amount_cents, payment_method, status, billing_period)"""
@@ -225,8 +225,11 @@ def test_what_no_page_holds_is_beside_it(url: str, tmp_path: Path) -> None:
 def test_nothing_is_cut_off_or_wider_than_the_screen(url: str, tmp_path: Path, width: int) -> None:
     needs_browser()
     sql(url, f"update property.payments set tenant_user_id = '{LONG}' where tenant_user_id = 'ada'")
-    seen = look(page_of(url, tmp_path, "apply", "charges", "--dry-run"), tmp_path, width)
+    page = page_of(url, tmp_path, "apply", "charges", "--dry-run")
+    seen = look(page, tmp_path, width)
     assert (seen["width"], seen["cut"]) == (width, [])
+    pixels, size = screenshot(page, tmp_path, max(width, 500))  # less wide is no window
+    assert (pixels, size > 20_000) == (max(width, 500), True)  # an empty page has a tenth of that
     assert {"Backfill of " + url_name(url), "By tenant user", "Checks", "Signature"} <= set(seen["text"])
 
 
