@@ -127,7 +127,7 @@ begin
         update backfill.unapproved set round = round + 1 where xid = v_run.xid and run_id = v_run.run_id;
         return null;
     end if;
-    raise exception '%: nothing was committed', v_run.said using errcode = 'BF019', hint = v_run.way_out;
+    raise exception '%', v_run.said using errcode = 'BF019', hint = v_run.way_out;
 end;
 $$;
 

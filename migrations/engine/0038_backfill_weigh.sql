@@ -78,7 +78,8 @@ begin
         return null;
     elsif not p_over then
         insert into backfill.unapproved (run_id, said, way_out)
-        values (p_run, format('run %s (%s) reaches a policy (gross %s), and what spans transactions cannot be approved as a whole',
+        values (p_run, format('run %s (%s) reaches a policy (gross %s), and what spans transactions cannot be approved as a whole: what '
+            'this transaction wrote was not committed',
             p_run, v_log.backfill, backfill.money_text(v_gross)), 'Do it in one transaction, or ask whoever wrote backfill.policy.')
         on conflict do nothing;
         return null;
@@ -91,8 +92,8 @@ begin
     if v_refused.login is not null or v_given < v_needed then
         insert into backfill.unapproved (run_id, said, way_out)
         values (p_run, case when v_refused.login is not null
-                then format('run %s (%s, gross %s) was refused by %s: %s', p_run, v_log.backfill, backfill.money_text(v_gross), v_refused.login, v_refused.remark)
-                else format('run %s (%s, gross %s) needs %s by other logins, and has %s', p_run, v_log.backfill, backfill.money_text(v_gross),
+                then format('run %s (%s, gross %s) was refused by %s (%s): nothing was committed', p_run, v_log.backfill, backfill.money_text(v_gross), v_refused.login, v_refused.remark)
+                else format('run %s (%s, gross %s) needs %s by other logins, and has %s: nothing was committed', p_run, v_log.backfill, backfill.money_text(v_gross),
                     case v_needed when 1 then 'an approval' else v_needed || ' approvals' end, case v_given when 0 then 'none' else v_given::text end) end,
             case when v_refused.login is not null then format('If %s approves it after all', v_refused.login) else 'As another login, in role backfill_approver' end
             || format(': select backfill.approve(%L, ''why''); then do the same again.', v_signature));

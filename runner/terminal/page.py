@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
     from runner.gates import GateResult
-    from runner.result import BackfillResult, Change, Dimension, DimensionLine, Lock, Report, TableChanges
+    from runner.result import Change, Dimension, DimensionLine, Lock, Report, TableChanges
 
 MONTHS: Final = 36
 """Months up to which each has a line; more are added up by year."""
@@ -241,10 +241,6 @@ def _lock_rows(locks: Sequence[Lock]) -> list[list[Cell]]:
     return [[lock.table, lock.mode, f"{lock.seconds:.2f}"] for lock in report_.strongest(locks)]
 
 
-def _due_line(backfill: BackfillResult) -> str:
-    return report_.due_line(backfill)
-
-
 @cache
 def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -252,7 +248,8 @@ def _environment() -> Environment:
     environment = Environment(loader=PackageLoader("runner.terminal", ""), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True)  # fmt: skip
     environment.filters.update(
-        due_line=_due_line, counted=counted, size=size, by_band=report_.by_band, bars=bars, must_not_be=must_not_be,
+        due_line=report_.due_line, counted=counted, size=size, by_band=report_.by_band, bars=bars,
+        must_not_be=must_not_be,
         found_words=found_words, table_rows=table_rows, total_rows=_total_rows, left_rows=_left_rows,
         taken_rows=_taken_rows, lock_rows=_lock_rows, finer_lines=report_.finer_lines,
         undo_line=lambda undo: report_.undo_line(undo)[0], labelled=lambda item: report_.labelled(*item),
