@@ -35,7 +35,9 @@ class Reject:
     line: int | None
     reason: str
     cents: int | None = None
+    """In the minor unit of `currency`."""
     payload: dict[str, object] = field(default_factory=dict)
+    currency: str | None = None
 
     def __str__(self) -> str:
         return f"{self.source} {'line ' + str(self.line) if self.line else self.source_key}: {self.reason}"

@@ -19,11 +19,11 @@ $do$;
 alter table billing.invoices
 add column origin text not null default 'app',
 add constraint invoices_origin_check check (origin in ('app', 'backfill')) not valid,
--- A receivable from before the application: issued, due, owed, and never overpaid.
+-- A receivable or a credit from before the application: issued, due, and never overpaid.
 add constraint invoices_backfilled_is_receivable check (
     origin <> 'backfill' or (
         status <> 'draft' and sent_at is not null and due_date is not null
-        and total_cents > 0 and amount_paid_cents between 0 and total_cents
+        and total_cents <> 0 and amount_paid_cents between 0 and greatest(total_cents, 0)
     )
 ) not valid;
 

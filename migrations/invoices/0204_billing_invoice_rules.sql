@@ -1,5 +1,5 @@
 -- What is true of invoices wherever they come from: their numbers, the assignment of a week, what lines must be.
--- Safe: functions, a unique index that concerns backfilled rows only, and the validation of what 0203 added: readers and writers go on.
+-- Safe: functions, a unique index that concerns backfilled rows only, an index, and the validation of what 0203 added: readers and writers go on.
 -- depends: 0203_billing_invoice_origin
 
 alter table billing.invoices
@@ -11,6 +11,10 @@ on billing.invoices (company_id, facility_id, period_start, period_end)
 where origin = 'backfill' and status <> 'void';
 comment on index billing.invoices_one_backfill_per_period is
 'At most one backfilled invoice that is not void for a facility and period, also against a concurrent writer.';
+
+create index invoices_number_in_any_case on billing.invoices (company_id, upper(invoice_number));
+
+comment on index billing.invoices_number_in_any_case is 'INV-0986 and inv-0986 are one number: finds the other one.';
 
 create function billing.invoice_ordinal(p_number text) returns bigint
 language sql immutable parallel safe
@@ -39,6 +43,27 @@ create function billing.number_prefix(p_number text) returns text
 language sql immutable parallel safe
 return coalesce(substring(regexp_replace(upper(p_number), '[^A-Z0-9]+', '', 'g') from '^[A-Z]+'), '');
 comment on function billing.number_prefix(text) is 'The letters before the first digit of an invoice number: INV of INV-0814.';
+
+create function billing.number_key(p_number text) returns text
+language sql immutable parallel safe
+return case
+    when p_number ~ '[0-9]' then billing.number_tail(p_number)
+    else regexp_replace(upper(p_number), '[^A-Z0-9]+', '', 'g')
+end;
+
+comment on function billing.number_key(text) is
+'What two ways to write one invoice number have in common: its tail, see billing.number_tail, or its letters where it has no digit.';
+
+create function billing.amount_text(p_cents numeric, p_currency text) returns text
+language sql immutable parallel safe
+return to_char(
+    p_cents / backfill.minor_factor(coalesce(p_currency, 'USD')),
+    'FM999,999,999,999,990' || case backfill.minor_digits(coalesce(p_currency, 'USD'))
+        when 0 then '' else '.' || repeat('0', backfill.minor_digits(coalesce(p_currency, 'USD')))
+    end
+);
+
+comment on function billing.amount_text(numeric, text) is 'An amount in minor units for a message: 1,234.50, of yen 1,234.';
 
 create function billing.assignment_of_week(p_company uuid, p_contractor uuid, p_facility uuid, p_week_start date)
 returns uuid

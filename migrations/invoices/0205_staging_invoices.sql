@@ -14,16 +14,20 @@ create table staging.invoices (
     period_end date not null,
     sent_at timestamptz not null,
     due_date date not null,
-    total_cents bigint not null constraint total_is_positive check (total_cents > 0),
+    total_cents bigint not null constraint total_is_not_nothing check (total_cents <> 0),
     actor text not null check (actor <> ''),
     file_sha256 text,
     line bigint,
     withdrawn text,
+    currency text not null,
+    paid_cents bigint not null default 0,
     primary key (company_id, invoice_number),
     constraint period_ends_after_it_begins check (period_end >= period_start),
+    constraint paid_is_within_the_total check (paid_cents between 0 and greatest(total_cents, 0)),
     -- A day of grace, because sent_at may stand in any time zone.
     constraint not_due_before_it_was_issued check (due_date >= (sent_at at time zone 'UTC')::date - 1)
 );
+create unique index invoices_number_in_any_case on staging.invoices (company_id, upper(invoice_number));
 create index invoices_period on staging.invoices (company_id, facility_id, period_start, period_end);
 
 comment on table staging.invoices is 'Invoices from before the application, as loaded or given; what backfill.invoices writes.';
@@ -35,7 +39,9 @@ comment on column staging.invoices.period_start is 'First day of the billed peri
 comment on column staging.invoices.period_end is 'Last day of the billed period.';
 comment on column staging.invoices.sent_at is 'Issue date: its midnight in the time zone named when it was loaded.';
 comment on column staging.invoices.due_date is 'When it was due.';
-comment on column staging.invoices.total_cents is 'Its total, equal to the sum of its lines.';
+comment on column staging.invoices.total_cents is 'Its total, equal to the sum of its lines, in the minor unit of its currency; below zero: a credit.';
+comment on column staging.invoices.currency is 'Its currency, as the file says it or the company''s.';
+comment on column staging.invoices.paid_cents is 'What of it the file says was paid, taken so on purpose: --paid-as paid.';
 comment on column staging.invoices.actor is 'Who loaded or gave it.';
 comment on column staging.invoices.file_sha256 is 'The file it came from, see staging.file; null: given to backfill.backfill_invoice.';
 comment on column staging.invoices.line is 'Line in that file.';
@@ -65,7 +71,7 @@ comment on column staging.invoice_lines.contractor_id is 'Who worked; null where
 comment on column staging.invoice_lines.week_start is 'First day of the week worked; null: the invoice''s period.';
 comment on column staging.invoice_lines.hours is 'Hours worked.';
 comment on column staging.invoice_lines.rate_cents is 'Cents an hour.';
-comment on column staging.invoice_lines.amount_cents is 'Amount in cents; credits are negative.';
+comment on column staging.invoice_lines.amount_cents is 'Amount in the minor unit of the invoice''s currency; credits are negative.';
 comment on column staging.invoice_lines.file_sha256 is 'The file it came from; null: given by hand.';
 comment on column staging.invoice_lines.line is 'Line in that file.';
 
@@ -122,7 +128,7 @@ comment on column billing.facility_aliases.facility_id is 'The facility that is 
 do $do$
 begin
     perform backfill.track('billing.facility_aliases', '{alias}', null);
-    perform backfill.track('staging.invoices', '{invoice_number}', 'total_cents');
+    perform backfill.track('staging.invoices', '{invoice_number}', 'total_cents', 'currency');
     perform backfill.track('staging.invoice_lines', '{invoice_number,line_no}', 'amount_cents');
     perform backfill.track('staging.invoice_documents', '{invoice_number}', null);
     perform backfill.seal_table('staging.invoices', 'file_sha256', '{invoices}');

@@ -37,9 +37,12 @@ as $$
         -- A draft of the application has neither yet.
         (4, 'sent_at', coalesce(p_there.sent_at::text, 'missing'), p_here.sent_at::text),
         (5, 'due_date', coalesce(p_there.due_date::text, 'missing'), p_here.due_date::text),
-        (6, 'total', to_char(p_there.total_cents / 100.0, 'FM999,999,999,990.00'),
-            to_char(p_here.total_cents / 100.0, 'FM999,999,999,990.00')),
-        (7, 'lines', p_lines_there::text, p_lines_here::text)
+        (6, 'total', billing.amount_text(p_there.total_cents, p_there.currency), billing.amount_text(p_here.total_cents, p_here.currency)),
+        -- An invoice of the application from before it had currencies names none.
+        (7, 'currency', coalesce(p_there.currency, p_here.currency), p_here.currency),
+        (8, 'paid', billing.amount_text(p_there.paid_cents, p_there.currency), billing.amount_text(p_here.paid_cents, p_here.currency)),
+        (9, 'lines', p_lines_there::text, p_lines_here::text),
+        (10, 'number', p_there.invoice_number, p_here.invoice_number)
     ) as d (place, field, there, here)
     where d.there is distinct from d.here;
 $$;
@@ -64,13 +67,14 @@ select
             '%s is %s, here %s',
             row(
                 i.company_id, i.invoice_number, i.id, i.facility_id, i.period_start, i.period_end, i.sent_at,
-                i.due_date, i.total_cents, null, null, null, null
+                i.due_date, i.total_cents, null, null, null, null, i.currency, s.paid_cents
             )::staging.invoices,
             row(s.*)::staging.invoices
         ), '')
     ) as reason
 from backfill.invoices_open as s
-inner join billing.invoices as i on s.company_id = i.company_id and s.invoice_number = i.invoice_number
+inner join billing.invoices as i
+    on s.company_id = i.company_id and upper(s.invoice_number) = upper(i.invoice_number)
 union all
 select
     s.company_id,
@@ -82,7 +86,7 @@ inner join billing.invoices as i
     on
         s.company_id = i.company_id and s.facility_id = i.facility_id
         and s.period_start = i.period_start and s.period_end = i.period_end
-where i.status <> 'void' and s.invoice_number <> i.invoice_number
+where i.status <> 'void' and s.invoice_number <> i.invoice_number and s.total_cents > 0 and i.total_cents > 0
 union all
 -- Of two staged invoices for one facility and period the lower number stands, whatever the order of the rows.
 select
@@ -96,6 +100,7 @@ inner join backfill.invoices_open as o
         and s.period_start = o.period_start and s.period_end = o.period_end
 where
     o.invoice_number <> s.invoice_number  -- cheap, and true of hardly any
+    and o.total_cents > 0 and s.total_cents > 0
     and (billing.invoice_ordinal(o.invoice_number), o.invoice_number)
     < (billing.invoice_ordinal(s.invoice_number), s.invoice_number)
 union all
@@ -111,8 +116,8 @@ select
     s.company_id,
     s.invoice_number,
     format(
-        'its total is %s, its lines make %s', to_char(s.total_cents / 100.0, 'FM999,999,999,990.00'),
-        coalesce(to_char(l.cents / 100.0, 'FM999,999,999,990.00'), 'nothing')
+        'its total is %s, its lines make %s', billing.amount_text(s.total_cents, s.currency),
+        coalesce(billing.amount_text(l.cents, s.currency), 'nothing')
     ) as reason
 from backfill.invoices_open as s
 -- For each by its key: an aggregate over all lines would be made anew for each where the planner expects few invoices.
@@ -141,6 +146,8 @@ where not exists (
 
 comment on view backfill.invoices_due is 'Staged invoices still to write: no invoice was made of them yet, and no rule is broken.';
 comment on column backfill.invoices_due.actor is 'Who the invoice is attributed to.';
+comment on column backfill.invoices_due.currency is 'Its currency.';
+comment on column backfill.invoices_due.paid_cents is 'What of it is taken as paid: its opening amount.';
 comment on column backfill.invoices_due.due_date is 'When it is due.';
 comment on column backfill.invoices_due.facility_id is 'Whose invoice it is.';
 comment on column backfill.invoices_due.file_sha256 is 'The file that it came from.';
@@ -168,6 +175,7 @@ select
     s.line,
     c.reason,
     s.total_cents as cents,
+    s.currency,
     coalesce(f.name, 'staging.invoices') as source,
     jsonb_build_object('company', s.company_id, 'facility', s.facility_id, 'due_date', s.due_date) as payload
 from conflicts as c
@@ -180,6 +188,7 @@ comment on column backfill.invoices_rejects.source_key is 'The invoice''s number
 comment on column backfill.invoices_rejects.line is 'Line in that file.';
 comment on column backfill.invoices_rejects.reason is 'All its conflicts, see backfill.invoice_conflicts.';
 comment on column backfill.invoices_rejects.cents is 'Its total.';
+comment on column backfill.invoices_rejects.currency is 'Its currency.';
 comment on column backfill.invoices_rejects.payload is 'Company, facility and due date.';
 
 create view backfill.invoice_lines_due as

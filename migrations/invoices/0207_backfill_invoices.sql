@@ -58,9 +58,10 @@ begin
     -- Only what is written counts for the watermark: a rejected number moves nothing.
     for v_company in execute 'with written as ('
         'insert into billing.invoices (id, company_id, facility_id, invoice_number, period_start, period_end, status, sent_at, '
-        'due_date, total_cents, amount_paid_cents, pdf_storage_path, created_at, origin) '
-        'select d.invoice_id, d.company_id, d.facility_id, d.invoice_number, d.period_start, d.period_end, ''sent'', d.sent_at, '
-        'd.due_date, d.total_cents, 0, p.stored_path, now(), ''backfill'' '
+        'due_date, total_cents, amount_paid_cents, currency, pdf_storage_path, created_at, origin) '
+        'select d.invoice_id, d.company_id, d.facility_id, d.invoice_number, d.period_start, d.period_end, '
+        'case when d.paid_cents = 0 then ''sent'' when d.paid_cents = d.total_cents then ''paid'' else ''partial'' end, d.sent_at, '
+        'd.due_date, d.total_cents, d.paid_cents, d.currency, p.stored_path, now(), ''backfill'' '
         'from backfill.invoices_due as d '
         'left join staging.invoice_documents as p on p.company_id = d.company_id and p.invoice_number = d.invoice_number ' || v_only
         || ' returning company_id, invoice_number) '

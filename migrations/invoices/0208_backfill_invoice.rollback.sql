@@ -1,4 +1,4 @@
-drop function backfill.backfill_invoice(uuid, uuid, text, date, date, timestamptz, date, bigint, jsonb, text);
+drop function backfill.backfill_invoice(uuid, uuid, text, date, date, timestamptz, date, bigint, jsonb, text, text);
 drop function backfill.stage_invoice(staging.invoices, jsonb);
 drop function backfill.staged_differences(staging.invoices, jsonb);
 drop function backfill.invoice_payload_lines(jsonb);

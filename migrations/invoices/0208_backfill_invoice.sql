@@ -45,7 +45,7 @@ as $$
         where l.company_id = s.company_id and l.invoice_number = s.invoice_number
     ), p_lines)
     from staging.invoices as s
-    where s.company_id = p_given.company_id and s.invoice_number = p_given.invoice_number and s.withdrawn is null;
+    where s.company_id = p_given.company_id and upper(s.invoice_number) = upper(p_given.invoice_number) and s.withdrawn is null;
 $$;
 
 comment on function backfill.staged_differences(staging.invoices, jsonb) is
@@ -59,14 +59,14 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     -- What was withdrawn gives way; capture keeps it.
-    delete from staging.invoice_documents where company_id = p_given.company_id and invoice_number = p_given.invoice_number;
-    delete from staging.invoice_lines where company_id = p_given.company_id and invoice_number = p_given.invoice_number;
-    delete from staging.invoices where company_id = p_given.company_id and invoice_number = p_given.invoice_number;
+    delete from staging.invoice_documents where company_id = p_given.company_id and upper(invoice_number) = upper(p_given.invoice_number);
+    delete from staging.invoice_lines where company_id = p_given.company_id and upper(invoice_number) = upper(p_given.invoice_number);
+    delete from staging.invoices where company_id = p_given.company_id and upper(invoice_number) = upper(p_given.invoice_number);
     insert into staging.invoices (invoice_id, company_id, invoice_number, facility_id, period_start, period_end, sent_at,
-        due_date, total_cents, actor)
+        due_date, total_cents, actor, currency)
     values (backfill.business_id('invoice', p_given.company_id::text, p_given.invoice_number), p_given.company_id,
         p_given.invoice_number, p_given.facility_id, p_given.period_start, p_given.period_end, p_given.sent_at,
-        p_given.due_date, p_given.total_cents, p_given.actor);
+        p_given.due_date, p_given.total_cents, p_given.actor, p_given.currency);
     insert into staging.invoice_lines (company_id, invoice_number, line_no, description, contractor_id, week_start, hours,
         rate_cents, amount_cents)
     select p_given.company_id, p_given.invoice_number, l.line_no, l.description, l.contractor_id, l.week_start, l.hours,
@@ -84,7 +84,11 @@ create function backfill.backfill_invoice(
     p_period_start date,
     p_period_end date,
     p_sent_at timestamptz,
-    p_due_date date, p_total_cents bigint, p_lines jsonb, p_actor text default session_user
+    p_due_date date,
+    p_total_cents bigint,
+    p_lines jsonb,
+    p_actor text default session_user,
+    p_currency text default null
 ) returns billing.invoices
 language plpgsql volatile
 security definer
@@ -121,9 +125,12 @@ begin
     v_given.due_date := p_due_date;
     v_given.total_cents := p_total_cents;
     v_given.actor := p_actor;
+    v_given.paid_cents := 0;
+    v_given.currency := coalesce(p_currency, billing.company_currency(p_company), 'USD');
     v_refusal := coalesce(
         case when not exists (select from billing.companies where id = p_company) then format('there is no company %s', p_company) end,
         case when not exists (select from billing.facilities where id = p_facility) then format('there is no facility %s', p_facility) end,
+        case when not billing.is_currency(v_given.currency) then format('%s is no currency', quote_literal(v_given.currency)) end,
         billing.line_faults(p_company, p_lines)
     );
     if v_refusal is not null then
@@ -188,8 +195,8 @@ begin
 end;
 $$;
 
-comment on function backfill.backfill_invoice(uuid, uuid, text, date, date, timestamptz, date, bigint, jsonb, text) is
+comment on function backfill.backfill_invoice(uuid, uuid, text, date, date, timestamptz, date, bigint, jsonb, text, text) is
 'One invoice of the past with its lines [{description, contractor_id, week_start, hours, rate_cents, amount_cents}], as
-an outstanding receivable under its own number. Joins the open run or is one. The same payload again is a no-op; another one is
+an outstanding receivable under its own number, or a credit where its total is below zero; in its currency (null: the company''s). Joins the open run or is one. The same payload again is a no-op; another one is
 refused naming the fields (BF301), and so is what breaks a constraint of staging.invoices, or what billing.line_faults or
 backfill.invoice_conflicts finds (BF302).';

@@ -28,7 +28,7 @@ begin
     select string_agg(i.invoice_number || ' (' || i.status || ')', ', ' order by i.invoice_number) into v_taken
     from billing.invoices as i
     where i.company_id = p_company and i.facility_id = p_facility and i.period_start = p_period_start
-        and i.period_end = p_period_end and i.status <> 'void' and i.origin = 'backfill';
+        and i.period_end = p_period_end and i.status <> 'void' and i.origin = 'backfill' and i.total_cents > 0;
     if v_taken is not null then
         raise exception 'the facility already has % for % to %', v_taken, p_period_start, p_period_end
             using errcode = 'BF302', hint = 'Void that one first, or correct it: billing.void_invoice, billing.correct_invoice.';

@@ -1,40 +1,21 @@
--- What of an invoice is not covered, and which invoices an unlinked payment may be for.
+-- Which invoices a payment that is not applied may be for.
 -- Safe: views only.
 -- depends: 0407_backfill_billing_profiles
 
 create view billing.uncovered_invoices as
-with checks as (
-    select
-        invoice_id,
-        sum(amount_cents) as cents
-    from billing.check_payment_applications
-    group by invoice_id
-),
-
-links as (
-    select
-        invoice_id,
-        sum(amount_cents) as cents
-    from billing.payments
-    where invoice_id is not null and status in ('pending', 'succeeded')
-    group by invoice_id
-)
-
 select
-    i.id as invoice_id,
-    i.company_id,
-    i.customer_id,
-    i.invoice_number,
-    i.currency,
-    (coalesce(i.sent_at, i.created_at) at time zone 'UTC')::date as issued_on,
-    (i.total_cents - coalesce(a.cents, 0) - coalesce(p.cents, 0))::bigint as uncovered_cents
-from billing.invoices as i
-left join checks as a on i.id = a.invoice_id
-left join links as p on i.id = p.invoice_id
-where i.status not in ('draft', 'void');
+    b.invoice_id,
+    b.company_id,
+    b.customer_id,
+    b.invoice_number,
+    b.currency,
+    b.issued_on,
+    b.uncovered_cents
+from billing.invoice_balances as b
+where b.status not in ('draft', 'void') and b.total_cents > 0;
 
 comment on view billing.uncovered_invoices is
-'Issued invoices and what of them no check and no linked payment covers. An application that marks an invoice as paid without
+'Issued invoices and what of them no row of applied money covers. An application that marks an invoice as paid without
 linking the payment leaves it uncovered: that payment is what is looked for.';
 comment on column billing.uncovered_invoices.invoice_id is 'The invoice.';
 comment on column billing.uncovered_invoices.company_id is 'Its company.';
@@ -42,46 +23,75 @@ comment on column billing.uncovered_invoices.customer_id is 'Its customer.';
 comment on column billing.uncovered_invoices.invoice_number is 'Its number.';
 comment on column billing.uncovered_invoices.currency is 'Its currency.';
 comment on column billing.uncovered_invoices.issued_on is 'Day of issue, UTC.';
-comment on column billing.uncovered_invoices.uncovered_cents is 'Total less checks applied and payments linked, in cents.';
+comment on column billing.uncovered_invoices.uncovered_cents is 'Total less checks, payments, credits and write-offs, see billing.balances_as_of().';
 
 create view billing.payment_candidates as
 with unlinked as (
     select
-        id,
-        company_id,
-        customer_id,
-        amount_cents,
-        currency,
-        reference,
-        (paid_at at time zone 'UTC')::date as paid_on
-    from billing.payments
-    where invoice_id is null and status in ('pending', 'succeeded') and paid_at < (select backfill.as_of())
+        p.id,
+        p.company_id,
+        p.customer_id,
+        p.amount_cents,
+        p.currency,
+        billing.day_of(p.paid_at) as paid_on
+    from billing.payments as p
+    where
+        p.invoice_id is null and p.status in ('pending', 'succeeded') and p.paid_at < (select backfill.as_of())
+        and not exists (
+            select from billing.application_entries as e
+            where e.source_id = p.id and e.source = 'payment' and e.effective_until is null
+        )
+),
+
+invoices as materialized (
+    select * from billing.uncovered_invoices
+),
+
+fitting as (
+    select
+        m.source_id as id,
+        m.place,
+        m.invoice_id,
+        m.bare,
+        m.sure,
+        dense_rank() over (partition by m.source_id, m.place order by m.fit) as place_of_fit
+    from billing.reference_matches as m
+    where m.source = 'payment'
 ),
 
 named as (
-    -- Whole tokens of the reference: INV-14 is not in INV-1499.
-    select distinct
-        u.id,
-        i.invoice_id
-    from unlinked as u
-    cross join lateral regexp_split_to_table(upper(u.reference), '[\s,;:#()]+') as t (token)
-    inner join billing.uncovered_invoices as i
-        on u.company_id = i.company_id and btrim(t.token, './-') = upper(i.invoice_number)
+    select
+        f.id,
+        f.invoice_id,
+        bool_and(f.bare) as bare,
+        bool_or(f.several) or not bool_or(f.sure) as ambiguous
+    from (
+        select
+            fitting.*,
+            count(*) over (partition by fitting.id, fitting.place) > 1 as several
+        from fitting
+        where fitting.place_of_fit = 1
+    ) as f
+    group by f.id, f.invoice_id
 ),
 
 found as (
     select
-        id,
-        invoice_id,
-        'number' as found_by
-    from named
+        n.id,
+        n.invoice_id,
+        'number' as found_by,
+        n.bare,
+        n.ambiguous
+    from named as n
     union all
     select
         u.id,
         i.invoice_id,
-        'amount' as found_by
+        'amount' as found_by,
+        false as bare,
+        false as ambiguous
     from unlinked as u
-    inner join billing.uncovered_invoices as i
+    inner join invoices as i
         on
             u.company_id = i.company_id and u.customer_id = i.customer_id and u.currency = i.currency
             and u.amount_cents = i.uncovered_cents
@@ -90,41 +100,95 @@ found as (
             select 1 from named
             where named.id = u.id and named.invoice_id = i.invoice_id
         )
+),
+
+counted as (
+    select
+        f.id as payment_id,
+        f.invoice_id,
+        f.found_by,
+        f.bare,
+        f.ambiguous,
+        i.invoice_number,
+        u.amount_cents::bigint as amount_cents,
+        u.currency,
+        i.uncovered_cents,
+        u.paid_on,
+        i.issued_on,
+        coalesce(u.currency = i.currency, false) as same_currency,
+        coalesce(u.customer_id = i.customer_id, true) as same_customer,
+        u.customer_id is not null and i.customer_id is not null as customers_known,
+        r.reason as refused,
+        u.paid_on - i.issued_on between 0 and 92 as in_window,
+        count(*) filter (where f.found_by = 'number' and not f.bare) over (partition by f.id) as numbers_named,
+        count(*) filter (where f.found_by = 'number' and f.bare) over (partition by f.id) as bare_numbers,
+        (
+            sum(i.uncovered_cents) filter (where f.found_by = 'number' and not f.bare)
+                over (partition by f.id)
+        )::bigint as named_cents,
+        count(*) filter (where f.found_by = 'amount' and u.paid_on - i.issued_on between 0 and 92)
+            over (partition by f.id) as invoices_of_amount,
+        count(*) filter (where f.found_by = 'number' or u.paid_on - i.issued_on between 0 and 92)
+            over (partition by f.invoice_id) as payments_for_invoice
+    from found as f
+    inner join unlinked as u on f.id = u.id
+    inner join invoices as i on f.invoice_id = i.invoice_id
+    left join billing.application_refusals as r
+        on f.id = r.source_id and f.invoice_id = r.invoice_id and r.withdrawn is null
+),
+
+claimed as (
+    select
+        c.*,
+        -- Several that make the amount exactly each get what is open of them.
+        case
+            when c.numbers_named > 1 and c.amount_cents = c.named_cents then c.uncovered_cents
+            else c.amount_cents
+        end as claim_cents,
+        c.same_currency and c.same_customer and c.customers_known and c.refused is null and not c.ambiguous as fits
+    from counted as c
 )
 
 select
-    f.id as payment_id,
-    f.invoice_id,
-    f.found_by,
-    i.invoice_number,
-    u.amount_cents,
-    u.currency,
-    i.uncovered_cents,
-    u.paid_on,
-    i.issued_on,
-    coalesce(u.currency = i.currency, false) as same_currency,
-    coalesce(u.customer_id = i.customer_id, true) as same_customer,
-    u.paid_on - i.issued_on between 0 and 92 as in_window,
-    count(*) filter (where f.found_by = 'number') over (partition by f.id) as numbers_named,
-    count(*) filter (where f.found_by = 'amount' and u.paid_on - i.issued_on between 0 and 92)
-        over (partition by f.id) as invoices_of_amount,
+    c.payment_id,
+    c.invoice_id,
+    c.found_by,
+    c.bare,
+    c.ambiguous,
+    c.invoice_number,
+    c.amount_cents,
+    c.currency,
+    c.uncovered_cents,
+    c.paid_on,
+    c.issued_on,
+    c.same_currency,
+    c.same_customer,
+    c.customers_known,
+    c.refused,
+    c.in_window,
+    c.numbers_named,
+    c.bare_numbers,
+    c.named_cents,
+    c.invoices_of_amount,
+    c.payments_for_invoice,
+    c.claim_cents,
+    c.fits,
+    bool_and(c.fits) filter (where c.found_by = 'number' and not c.bare) over (partition by c.payment_id) as all_fit,
     (
-        sum(u.amount_cents) filter (where f.found_by = 'number')
-            over (partition by f.invoice_id)
-    )::bigint as claimed_by_number_cents,
-    count(*) filter (where f.found_by = 'number' or u.paid_on - i.issued_on between 0 and 92)
-        over (partition by f.invoice_id) as payments_for_invoice
-from found as f
-inner join unlinked as u on f.id = u.id
-inner join billing.uncovered_invoices as i on f.invoice_id = i.invoice_id;
+        sum(c.claim_cents) filter (where c.found_by = 'number' and not c.bare)
+            over (partition by c.invoice_id)
+    )::bigint as claimed_by_number_cents
+from claimed as c;
 
 comment on view billing.payment_candidates is
-'Unlinked payments (pending, succeeded) and the invoices they may be for: named in the reference, or of the same customer,
+'Payments of which nothing is applied (pending, succeeded) and the invoices they may be for: named in the reference, or of the same customer,
 currency and open amount. Grain: one row for each payment and invoice.';
 comment on column billing.payment_candidates.payment_id is 'The payment.';
 comment on column billing.payment_candidates.invoice_id is 'The invoice.';
 comment on column billing.payment_candidates.found_by is
-'number: its number is a whole token of the reference; amount: customer, currency, open amount.';
+'number: its number is in the reference, see billing.reference_matches; amount: customer, currency, open amount.';
+comment on column billing.payment_candidates.bare is 'The reference has its digits only, without the letters of its series.';
+comment on column billing.payment_candidates.ambiguous is 'The same number fits another invoice as well, or is digits alone where the company has several series.';
 comment on column billing.payment_candidates.invoice_number is 'Its number.';
 comment on column billing.payment_candidates.amount_cents is 'Amount of the payment.';
 comment on column billing.payment_candidates.uncovered_cents is 'What of the invoice is not covered.';
@@ -133,8 +197,15 @@ comment on column billing.payment_candidates.issued_on is 'Day of issue, UTC.';
 comment on column billing.payment_candidates.currency is 'Currency of the payment.';
 comment on column billing.payment_candidates.same_currency is 'Whether the currencies are the same.';
 comment on column billing.payment_candidates.same_customer is 'Whether the customers are the same, or one is not known.';
+comment on column billing.payment_candidates.customers_known is 'Whether both customers are known.';
+comment on column billing.payment_candidates.refused is 'Why a person said no to the two; null: nobody did.';
 comment on column billing.payment_candidates.in_window is 'Whether it was paid on the day of issue or up to 92 days later.';
-comment on column billing.payment_candidates.numbers_named is 'How many invoices the reference names.';
+comment on column billing.payment_candidates.numbers_named is 'How many invoices the reference names with their letters.';
+comment on column billing.payment_candidates.bare_numbers is 'How many invoices it may name by digits alone.';
+comment on column billing.payment_candidates.named_cents is 'What of the invoices that it names with their letters is not covered, together.';
 comment on column billing.payment_candidates.invoices_of_amount is 'How many invoices of the amount there are in the window.';
-comment on column billing.payment_candidates.claimed_by_number_cents is 'Sum of the payments whose references name this invoice.';
 comment on column billing.payment_candidates.payments_for_invoice is 'How many payments this invoice is a candidate for.';
+comment on column billing.payment_candidates.claim_cents is 'What this payment would pay of this invoice.';
+comment on column billing.payment_candidates.fits is 'Currency and customer are known and the same, the number fits no other, nobody said no.';
+comment on column billing.payment_candidates.all_fit is 'Whether that is so of every invoice that it names with its letters.';
+comment on column billing.payment_candidates.claimed_by_number_cents is 'Sum of what the payments whose references name this invoice would pay of it.';

@@ -6,19 +6,24 @@ import datetime as dt
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 from zoneinfo import available_timezones
 
 from runner.errors import ConfigurationError
-from runner.invoices import cells
+from runner.invoices import cells, currencies
 from runner.load import Reject
+from runner.money import minor_digits
 
-Invoice: TypeAlias = tuple[int, str, str, dt.date, dt.date, dt.date, dt.date, int]
-"""Line, number, client, first and last day of the period, issue date, due date, total in cents."""
+Invoice: TypeAlias = tuple[int, str, str, dt.date, dt.date, dt.date, dt.date, int, str, int]
+"""Line, number, client, first and last day of the period, issue date, due date, total, its currency, what is paid.
+
+Amounts are in the currency's minor unit; a total below zero is a credit.
+"""
 
 Line: TypeAlias = tuple[int, str, str, str | None, dt.date | None, str | None, int | None, int]
-"""Line, invoice number, description, contractor, week, hours, rate and amount in cents."""
+"""Line, invoice number, description, contractor, week, hours, rate and amount in the invoice's minor unit."""
 
 HEADERS: Mapping[str, tuple[str, ...]] = {
     "number": ("Invoice #", "Invoice No", "Invoice Number", "Invoice", "Number"),
@@ -44,10 +49,12 @@ LINE_HEADERS: Mapping[str, tuple[str, ...]] = {
 }
 ALIAS_HEADERS: Mapping[str, tuple[str, ...]] = {"client": ("Client", "Customer", "Alias"), "facility": ("Facility",)}
 
-PaidAs: TypeAlias = Literal["reject", "outstanding"]
+PaidAs: TypeAlias = Literal["reject", "outstanding", "paid"]
 _OUTSTANDING = frozenset({"", "open", "sent", "outstanding", "unpaid", "issued", "overdue", "due", "not paid"})
 """What a column Status says of an invoice that is still owed as a whole."""
-_DOLLARS = frozenset({"USD", "CAD", "AUD", "NZD", "HKD", "SGD"})
+_PAID = frozenset({"paid", "paid in full", "settled", "closed"})
+_PARTIAL = frozenset({"partial", "partially paid", "part paid"})
+_SAY_PAID = "--paid-as outstanding takes all of it as owed, --paid-as paid what is paid as paid"
 
 _HOURS = re.compile(r"\d{1,7}(\.\d{1,2})?", re.ASCII)
 
@@ -105,8 +112,8 @@ def read_invoices(
 ) -> Iterator[Invoice | Reject]:
     """Every row of the catalogue, in order: typed, or as a reject with its line and reason.
 
-    `currency` is that of a new invoice here: a row in another one, or in one that is not clear, is a reject. So is one
-    that is not outstanding as a whole (Status, Amount Paid), unless `paid_as` says that it is owed all the same.
+    `currency` is the company's: that of a row which names none. A row whose currency is not clear is a reject; so is
+    one that is not outstanding as a whole (Status, Amount Paid), unless `paid_as` says what that means.
     """
     not_ours = re.compile(form.not_ours, re.IGNORECASE)
     today = dt.datetime.now(dt.UTC).date() + dt.timedelta(days=1)  # somewhere it is tomorrow already
@@ -115,7 +122,7 @@ def read_invoices(
         if "!" in row:
             yield Reject(path.name, str(line), line, row["!"])
             continue
-        total = _take(problems, "total", row["total"], lambda text: cells.cents(text, decimal=form.decimal))
+        named, total, paid = _money(problems, row, form, currency, paid_as)
         if not_ours.search(row.get("remark", "")):
             problems = [f"it is marked as not the company's: {row['remark']!r}"]
         dates = [
@@ -126,17 +133,14 @@ def read_invoices(
             if not row[name]:
                 problems.append(f"{name} is missing")
         problems += _doubts(row, dates[2], form, today)
-        problems += _in_another_currency(row, currency)
-        if paid_as == "reject":
-            problems += _not_outstanding(row, form)
         if problems or total is None or None in dates:
             marked = problems[0].startswith("it is marked")
             reason = "; ".join(problems[:1] if marked else problems)
             kept = ("number", "remark") if marked else ("number",)
-            yield Reject(path.name, str(line), line, reason, total, {name: row[name] for name in kept})
+            yield Reject(path.name, str(line), line, reason, total, {name: row[name] for name in kept}, named)
         else:
             start, end, sent, due = (day for day in dates if day is not None)
-            yield line, row["number"], row["client"], start, end, sent, due, total
+            yield line, row["number"], row["client"], start, end, sent, due, total, named, paid
 
 
 def _doubts(row: Mapping[str, str], sent: dt.date | None, form: Format, today: dt.date) -> Iterator[str]:
@@ -147,34 +151,47 @@ def _doubts(row: Mapping[str, str], sent: dt.date | None, form: Format, today: d
         yield f"sent_on: {row['sent_on']!r} is before {form.earliest} (earliest in runner.toml)"
 
 
-def _in_another_currency(row: Mapping[str, str], currency: str | None) -> Iterator[str]:
-    """What its total and its column say, where that is not the currency of a new invoice here."""
-    column = row.get("currency", "").upper() or None
-    total = cells.currency(row["total"])
-    named = {name for name in (column, total) if name is not None}
-    if "$" in named and (currency in _DOLLARS or (column or "") in _DOLLARS):
-        named.discard("$")
-    if len(named) > 1:
-        yield f"currency: {column} in its column, {total} in its total {row['total']!r}"
-    elif named and named != {currency}:
-        yield f"currency: it is in {named.pop()}, and a new invoice here is in {currency or 'no known currency'}"
+def _money(
+    problems: list[str], row: Mapping[str, str], form: Format, default: str | None, paid_as: PaidAs
+) -> tuple[str, int | None, int]:
+    """Currency of a row, its total and what of it counts as paid, both in the currency's minor unit."""
+    column = row.get("currency", "")
+    named = _take(problems, "currency", row["total"] or "0", lambda text: currencies.resolve(text, column, default))
+    digits = minor_digits(named or "USD")
+    total = _take(problems, "total", row["total"], lambda text: cells.cents(text, decimal=form.decimal, digits=digits))
+    paid = _take(problems, "paid", "0", lambda _: _paid(row, total, form.decimal, digits, paid_as))
+    return named, total, paid
 
 
-def _not_outstanding(row: Mapping[str, str], form: Format) -> Iterator[str]:
-    """What says that it is not owed as a whole: a person decides."""
-    if row.get("status", "").casefold() not in _OUTSTANDING:
-        yield f"status: it is {row['status']!r}, so not outstanding (--paid-as outstanding takes it all the same)"
-    try:
-        paid = cells.cents(row["paid"], decimal=form.decimal) if row.get("paid") else 0
-    except ValueError as exc:
-        yield f"paid: {exc}"
-        return
-    if paid:
-        yield f"paid: {row['paid']!r} of it is paid (--paid-as outstanding takes all of it as owed)"
+def _paid(row: Mapping[str, str], total: int | None, decimal: str, digits: int, paid_as: PaidAs) -> int:
+    """What of it counts as paid, in minor units. Raises ValueError for what a person has to decide."""
+    if paid_as == "outstanding":
+        return 0
+    status = row.get("status", "").casefold()
+    given = cells.cents(row["paid"], decimal=decimal, digits=digits) if row.get("paid") else None
+    if paid_as == "reject":
+        if status not in _OUTSTANDING:
+            raise ValueError(f"its status is {row['status']!r}, so it is not outstanding ({_SAY_PAID})")
+        if given:
+            raise ValueError(f"{row['paid']!r} of it is paid ({_SAY_PAID})")
+        return 0
+    if status in _OUTSTANDING:
+        return given or 0
+    if status not in _PAID | _PARTIAL:
+        raise ValueError(f"its status is {row['status']!r}, which is neither paid nor outstanding: a person decides")
+    whole = given if given is not None else total
+    if status in _PARTIAL and (given is None or not 0 < given < (total or 0)):
+        raise ValueError(f"its status is {row['status']!r}, and {row.get('paid') or 'no amount'!r} of it is paid")
+    if status in _PAID and whole != total:
+        raise ValueError(f"its status is {row['status']!r}, and {row['paid']!r} of {row['total']!r} is paid")
+    return whole or 0
 
 
-def read_lines(path: Path, form: Format) -> Iterator[Line | Reject]:
-    """Every row of the file with the lines."""
+def read_lines(
+    path: Path, form: Format, currency: str | None = "USD", of_invoice: Mapping[str, str] | None = None
+) -> Iterator[Line | Reject]:
+    """Every row of the file with the lines. `of_invoice` has the currency of an invoice that is not in `currency`,
+    by its number in capitals."""
     optional = frozenset({"contractor", "week_start", "hours", "rate"})
     for line, row in cells.rows(path, form.line_headers, optional):
         problems: list[str] = []
@@ -182,9 +199,10 @@ def read_lines(path: Path, form: Format) -> Iterator[Line | Reject]:
             yield Reject(path.name, str(line), line, row["!"])
             continue
 
-        def money(text: str) -> int:
-            return cells.cents(text, decimal=form.decimal)
-
+        own = (of_invoice or {}).get(row["number"].upper(), currency) or ""
+        if currencies.of_amount(row["amount"]):
+            _take(problems, "currency", row["amount"], partial(currencies.resolve, column=own, default=own))
+        money = partial(cells.cents, decimal=form.decimal, digits=minor_digits(own or "USD"))
         amount = _take(problems, "amount", row["amount"], money)
         rate = _take(problems, "rate", row["rate"], money) if row.get("rate") else None
         week = (
@@ -198,7 +216,9 @@ def read_lines(path: Path, form: Format) -> Iterator[Line | Reject]:
         if not row["number"]:
             problems.append("number is missing")
         if problems or amount is None:
-            yield Reject(path.name, str(line), line, "; ".join(problems), amount, {"number": row["number"]})
+            yield Reject(
+                path.name, str(line), line, "; ".join(problems), amount, {"number": row["number"]}, own or None
+            )
         else:
             described = row["description"] or "Services"
             yield line, row["number"], described, row.get("contractor") or None, week, hours, rate, amount

@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 
 from runner.errors import UsageError
 from runner.files import opened, text_lines
+from runner.invoices import currencies
 
 DateOrder: TypeAlias = Literal["dmy", "mdy"]
 
@@ -20,8 +21,8 @@ _MONEY = re.compile(
     r"(?P<whole>\d{1,3}(?:(?P<group>[,.' ])\d{3})(?:(?P=group)\d{3})*|\d+)(?:(?P<point>[.,])(?P<part>\d+))?",
     re.ASCII,
 )
-_SIGNS = re.compile(r"^(?:USD|EUR|GBP|CAD|AUD|CHF|US\$|C\$|A\$|[$€£])\s*|\s*(?:USD|EUR|GBP|CAD|AUD|CHF|[$€£])$")
-_CODES = {"US$": "USD", "C$": "CAD", "A$": "AUD", "€": "EUR", "£": "GBP", "$": "$"}
+_DECIMALS = re.compile(r"(?P<whole>\d+)(?P<point>[.,])(?P<part>\d+)", re.ASCII)
+_NUMBERS = {0: "no", 2: "two", 3: "three", 4: "four"}
 # What a spreadsheet or a web page leaves in a cell and nobody sees.
 _UNSEEN = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]")
 _FORMULA = re.compile(r'="(.*)"', re.DOTALL)
@@ -36,41 +37,36 @@ _MONTHS = (
 
 
 @lru_cache(maxsize=65_536)
-def cents(text: str, *, decimal: str = ".") -> int:
-    """Cents of `1,234.50`, `$1 234.5`, `(12.00)`, `-12 EUR`. Raises ValueError saying what is wrong.
+def cents(text: str, *, decimal: str = ".", digits: int = 2) -> int:
+    """Minor units of `1,234.50`, `$1 234.5`, `(12.00)`, `-12 EUR`. Raises ValueError saying what is wrong.
 
-    `decimal` is the decimal sign of the file; the other one of . and , separates thousands.
+    `decimal` is the decimal sign of the file; the other one of . and , separates thousands. `digits` are the decimals
+    of the currency's minor unit.
     """
+    too_many = f"{text!r} has more than {_NUMBERS.get(digits, digits)} decimals"
     bare = text.replace("\u00a0", " ").replace("\u202f", " ").replace("\u2212", "-").strip()
     negative = False
     if bare.startswith("(") and bare.endswith(")"):
         negative, bare = True, bare[1:-1].strip()
-    bare = _SIGNS.sub("", bare)
+    bare = currencies.bare(bare)[0]
     if bare[:1] in ("-", "+"):
         negative, bare = negative != (bare[0] == "-"), bare[1:].strip()
-    bare = _SIGNS.sub("", bare)
+    bare = currencies.bare(bare)[0]
     match = _MONEY.fullmatch(bare)
     if match and match["group"] == decimal and match["whole"].count(decimal) == 1 and not match["point"]:
-        raise ValueError(f"{text!r} has more than two decimals")
-    if match is None or match["group"] == decimal or (match["point"] or decimal) != decimal:
+        if digits < 3:
+            raise ValueError(too_many)
+        match = _DECIMALS.fullmatch(bare)  # 1.234 dinars
+    if match is None or match.groupdict().get("group") == decimal or (match["point"] or decimal) != decimal:
         raise ValueError(f"{text!r} is not an amount with {decimal!r} as its decimal sign")
-    if len(match["part"] or "") > 2:
-        raise ValueError(f"{text!r} has more than two decimals")
-    digits = re.sub(r"\D", "", match["whole"])
-    if len(digits) > 15:
+    part = match["part"] or ""
+    if len(part.rstrip("0") if digits < 2 else part) > digits:  # 1,200.00 yen are 1,200
+        raise ValueError(too_many)
+    whole = re.sub(r"\D", "", match["whole"])
+    if len(whole) > 15:
         raise ValueError(f"{text!r} is too large")
-    value = int(digits) * 100 + int((match["part"] or "").ljust(2, "0") or 0)
+    value = int(whole + part.ljust(digits, "0")[:digits])
     return -value if negative else value
-
-
-def currency(text: str) -> str | None:
-    """The currency that an amount names: `€1,200.00` EUR, `CAD 900.00` CAD, `$5` the sign `$`, which is of several."""
-    bare = text.replace("\u00a0", " ").replace("\u202f", " ").strip(" ()-+\u2212")
-    found = _SIGNS.search(bare)
-    if found is None:
-        return None
-    named = found[0].strip()
-    return _CODES.get(named, named)
 
 
 def cleaned(text: str) -> str:

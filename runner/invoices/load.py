@@ -13,20 +13,16 @@ from runner.invoices import catalogue as invoices
 from runner.invoices import documents
 from runner.invoices.catalogue import Format
 from runner.load import Landing, LoadResult, Reject, load
+from runner.money import NO_CURRENCY
 from runner.settings import Settings
 
 T = TypeVar("T")
 
-_INVOICES = ("line", "number", "client", "period_start", "period_end", "sent_on", "due_date", "total_cents")
+_INVOICES = (
+    "line", "number", "client", "period_start", "period_end", "sent_on", "due_date", "total_cents", "currency",
+    "paid_cents",
+)  # fmt: skip
 _LINES = ("line", "number", "description", "contractor", "week_start", "hours", "rate_cents", "amount_cents")
-
-
-# The currency of a new invoice, as its table says it; none where it says none.
-_CURRENCY = """
-    select (regexp_match(pg_get_expr(d.adbin, d.adrelid), '^''([A-Z]{3})'''))[1]
-    from pg_attrdef as d join pg_attribute as a on a.attrelid = d.adrelid and a.attnum = d.adnum
-    where d.adrelid = to_regclass('billing.invoices') and a.attname = 'currency'
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +99,10 @@ def _fill(
         landing.copy("pg_temp.incoming_aliases", ("line", "client", "facility"), names)
         conn.execute("select staging.take_aliases(%s)", [owner])
     unread: list[Reject] = []
-    default = conn.execute(_CURRENCY).fetchone()
-    found = invoices.read_invoices(catalogue, form, default[0] if default else None, paid_as)
+    default = conn.execute("select billing.company_currency(%s)", [owner]).fetchone()
+    currency = default[0] if default else None
+    others: dict[str, str] = {}
+    found = _noted(others, currency, invoices.read_invoices(catalogue, form, currency, paid_as))
     typed = landing.copy("pg_temp.incoming_invoices", _INVOICES, _typed(unread, found))
     if not typed and not unread:
         raise UsageError(f"{catalogue} has a header and no row: there is nothing to load")
@@ -114,7 +112,9 @@ def _fill(
     )
     landing.copy("pg_temp.incoming_unread", ("line", "number"), numbers)
     if lines is not None:
-        landing.copy("pg_temp.incoming_invoice_lines", _LINES, _typed(unread, invoices.read_lines(lines, form)))
+        landing.copy(
+            "pg_temp.incoming_invoice_lines", _LINES, _typed(unread, invoices.read_lines(lines, form, currency, others))
+        )
     sha = {file.path: file.sha256 for file in landing.given}
     row = conn.execute(
         "select staging.take_invoices(%s, %s, %s, %s, %s, %s)",
@@ -129,17 +129,27 @@ def _fill(
     landing.reject([*unreadable, *unread])
     sources = {"invoices": catalogue, "lines": lines or catalogue, "aliases": aliases or catalogue}
     refused = conn.execute(
-        "select kind, source_key, line, reason, cents from pg_temp.intake_rejects order by kind, line"
+        "select kind, source_key, line, reason, cents, currency from pg_temp.intake_rejects order by kind, line"
     ).fetchall()
-    landing.reject(_reject(sources[kind].name, key, line, reason, cents) for kind, key, line, reason, cents in refused)
+    landing.reject(_reject(sources[kind].name, *rest) for kind, *rest in refused)
     if originals is not None:
         taken = conn.execute("select number from pg_temp.intake where reason is null order by line").fetchall()
         landing.reject(documents.rejects(originals, (number for (number,) in taken)))
 
 
-def _reject(source: str, key: str, line: int, reason: str, cents: int | None) -> Reject:
+def _reject(source: str, key: str, line: int, reason: str, cents: int | None, currency: str | None) -> Reject:
     """Known by its line: a number may be rejected on two of them."""
-    return Reject(source, str(line), line, reason, cents, {"number": key})
+    return Reject(source, str(line), line, reason, cents, {"number": key}, currency)
+
+
+def _noted(
+    others: dict[str, str], currency: str | None, rows: Iterable[invoices.Invoice | Reject]
+) -> Iterator[invoices.Invoice | Reject]:
+    """The same rows; the currency of each invoice that is not in the company's is noted by its number in capitals."""
+    for row in rows:
+        if not isinstance(row, Reject) and row[8] != currency:
+            others[row[1].upper()] = row[8]
+        yield row
 
 
 def _typed(rejects: list[Reject], rows: Iterable[T | Reject]) -> Iterator[T]:
@@ -152,11 +162,13 @@ def _typed(rejects: list[Reject], rows: Iterable[T | Reject]) -> Iterator[T]:
 
 
 def _with_unread(buckets: dict[str, Any], unread: list[Reject], catalogue: Path) -> dict[str, dict[str, Any]]:
-    """The buckets with what could not even be read among the rejected; cents where the row had an amount."""
+    """The buckets with what could not even be read among the rejected; money where the row had an amount."""
     made: dict[str, dict[str, Any]] = {kind: dict(buckets.get(kind) or {}) for kind in ("invoices", "lines")}
     for reject in unread:
         kind = made["invoices" if reject.source == catalogue.name else "lines"]
-        rejected = kind.setdefault("rejected", {"rows": 0, "cents": 0})
+        rejected = kind.setdefault("rejected", {"rows": 0, "money": {}})
         rejected["rows"] += 1
-        rejected["cents"] += reject.cents or 0
+        if reject.cents is not None:
+            code = reject.currency or NO_CURRENCY
+            rejected["money"][code] = rejected["money"].get(code, 0) + reject.cents
     return made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
@@ -15,6 +15,7 @@ from runner.terminal.verb import Actor, AllowRejects, Answer, Call, DryRun, verb
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from runner.invoices.catalogue import PaidAs
     from runner.invoices.documents import Stored
     from runner.invoices.load import InvoicesLoaded
 
@@ -34,7 +35,7 @@ def load_invoices(
     first_wins: Annotated[bool, typer.Option("--first-wins", help="Of a number given twice, take the first.")] = False,
     paid_as: Annotated[
         str,
-        typer.Option(metavar="MEANING", help="Rows that are paid or void: reject, or outstanding: owed all the same."),
+        typer.Option(metavar="MEANING", help="Paid or void rows: reject; outstanding: owed as a whole; or paid."),
     ] = "reject",
     allow_rejects: AllowRejects = 0,
     dry_run: DryRun = False,
@@ -43,8 +44,6 @@ def load_invoices(
     """The catalogue of historical invoices; afterwards `runner apply invoices` writes them."""
     from runner.invoices.load import load_invoices as load_invoices_
 
-    if paid_as not in ("reject", "outstanding"):
-        raise UsageError(f"--paid-as {paid_as}: reject or outstanding")
     loaded = load_invoices_(
         call.settings,
         catalogue,
@@ -53,13 +52,22 @@ def load_invoices(
         originals=documents,
         company=company,
         first_wins=first_wins,
-        paid_as="outstanding" if paid_as == "outstanding" else "reject",
+        paid_as=_paid_as(paid_as),
         dry_run=dry_run,
         allow_rejects=allow_rejects,
         actor=actor,
     )
     code = _exit_code(loaded.documents, allow_rejects)
     return Answer(loaded, partial(draw_loaded, originals=documents), exit_code=code)
+
+
+def _paid_as(value: str) -> PaidAs:
+    from runner.invoices import catalogue
+
+    known = get_args(catalogue.PaidAs)
+    if value not in known:
+        raise UsageError(f"--paid-as {value}: {' or '.join(known)}")
+    return cast("PaidAs", value)
 
 
 def _exit_code(documents: Stored | None, allowed: int) -> int:

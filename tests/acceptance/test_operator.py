@@ -127,8 +127,8 @@ def test_the_ledger_is_compared_corrected_and_promoted(owner: str, operator: str
     assert sql(operator, "select count(*) from backfill.comparison") == [(2,)]
     sql(owner, """insert into billing.billing_profiles (company_id, customer_id, name, currency, valid_from)
         select company_id, id, 'all', 'USD', '2020-01-01' from billing.customers""",
-        """insert into billing.payments (company_id, amount_cents, currency, status, reference, paid_at)
-        select company_id, total_cents, currency, 'succeeded', invoice_number, now() from billing.invoices
+        """insert into billing.payments (company_id, customer_id, amount_cents, currency, status, reference, paid_at)
+        select company_id, customer_id, total_cents, currency, 'succeeded', invoice_number, now() from billing.invoices
         where invoice_number in ('INV-2001', 'INV-2002')""")  # fmt: skip
     run(operator, "apply", "billing_profiles", "payment_links", "--allow-rejects", "100", "--yes")
     assert sql(operator, "select count(*) from billing.payments where invoice_id is null") == [(0,)]

@@ -96,9 +96,9 @@ def _application(url: str) -> None:
 
 _BARE_STAGING = """
     insert into staging.invoices (invoice_id, company_id, invoice_number, facility_id, period_start, period_end,
-        sent_at, due_date, total_cents, actor)
+        sent_at, due_date, total_cents, actor, currency)
     select gen_random_uuid(), f.company_id, c.number, f.id, c.period_start, c.period_end, c.sent_on, c.due_date,
-        c.total * 100, 'bare'
+        c.total * 100, 'bare', 'USD'
     from c join billing.facilities as f on f.name = c.client;
     insert into staging.invoice_lines (company_id, invoice_number, line_no, description, amount_cents)
     select s.company_id, l.number, row_number() over (partition by l.number), l.description, l.amount * 100

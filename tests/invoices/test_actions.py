@@ -100,7 +100,8 @@ def test_a_higher_number_moves_the_watermark(world: World, past: dict[str, Any])
         ({"due_date": "2022-01-01"}, "due before it was issued"),
         ({"period_end": "2022-01-01"}, "a period that ends after it begins"),
         ({"period_start": "2023-01-30", "period_end": "2023-02-05"}, "its facility also has INV-0033"),
-        ({"total_cents": 0, "lines": [line(0)]}, "positive total"),
+        ({"total_cents": 0, "lines": [line(0)]}, "a total of the same sign"),
+        ({"total_cents": -1, "lines": [line(-1)]}, "a total of the same sign"),
         ({"status": "paid"}, "not status"),
         ({"origin": "app"}, "not origin"),
         ({}, "not nothing"),
@@ -235,7 +236,6 @@ def test_what_a_check_has_paid_stays(world: World, hillside: uuid.UUID, past: di
 
 
 def test_what_a_linked_payment_has_paid_stays_too(world: World, past: dict[str, Any]) -> None:
-    """A payment that was linked to the invoice; amount_paid knows of checks only."""
     payment = world.value(
         "insert into billing.payments (company_id, amount_cents, currency, status, paid_at)"
         " values (%s, 6000, 'USD', 'succeeded', '2023-02-01 00:00Z') returning id", world.company,
@@ -259,7 +259,7 @@ def test_a_payment_linked_in_an_open_run_keeps_its_reason(world: World, past: di
     world.conn.execute("select billing.resend_invoice(%s, '2023-05-01 00:00Z', 'for the rest')", [past["id"]])
     world.conn.execute("select backfill.finish_run()")
     linked, resent = last_run(world)["parameters"]["actions"]
-    assert (linked["reason"], linked["invoice"], linked["payment"]) == (
+    assert (linked["reason"], linked["invoice"], linked["source"]) == (
         "the bank says so",
         str(past["id"]),
         str(payment),
@@ -348,9 +348,9 @@ def stage(world: World, facility: uuid.UUID, number: str, *, week: int = 1, tota
     began = world.value("select backfill.ensure_run('staged by hand')")
     world.conn.execute(
         "insert into staging.invoices (invoice_id, company_id, invoice_number, facility_id, period_start, period_end,"
-        " sent_at, due_date, total_cents, actor)"
+        " sent_at, due_date, total_cents, actor, currency)"
         " select backfill.business_id('invoice', %(company)s::text, %(number)s), %(company)s, %(number)s, %(facility)s,"
-        " d, d + 6, d + 6, d + 36, %(total)s, 'ada' from (select date '2023-01-02' + 7 * (%(week)s - 1) as d) as x",
+        " d, d + 6, d + 6, d + 36, %(total)s, 'ada', 'USD' from (select date '2023-01-02' + 7 * (%(week)s - 1) as d) as x",
         {"company": world.company, "number": number, "facility": facility, "week": week, "total": total},
     )
     world.conn.execute(

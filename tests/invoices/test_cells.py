@@ -98,7 +98,7 @@ def read(tmp_path: Path, text: str, form: Format | None = None) -> list[object]:
 def test_a_row_is_typed(tmp_path: Path) -> None:
     day = dt.date
     assert read(tmp_path, "\ufeff" + CATALOGUE + "\n" + GOOD) == [
-        (3, "INV-1", "Hillside", day(2023, 1, 2), day(2023, 1, 8), day(2023, 1, 9), day(2023, 2, 8), 10_000)
+        (3, "INV-1", "Hillside", day(2023, 1, 2), day(2023, 1, 8), day(2023, 1, 9), day(2023, 2, 8), 10_000, "USD", 0)
     ]
 
 
@@ -116,9 +116,10 @@ def test_a_row_is_typed(tmp_path: Path) -> None:
         (("2023-01-09", "01/02/2023"), "ambiguous"),
         (("2023-01-09", "2999-01-09"), "sent_on: '2999-01-09' is in the future"),
         (("2023-01-09", "0022-01-09"), "sent_on: '0022-01-09' is before 1990-01-01"),
-        (("100.00", "€100.00"), "currency: it is in EUR, and a new invoice here is in USD"),
-        (("100.00", "CAD 100.00"), "currency: it is in CAD"),
-        (("100.00", "100.00 £"), "currency: it is in GBP"),
+        (("100.00", "kr 100.00"), "currency: 'kr' may be DKK, ISK, NOK, SEK: say which in a column Currency"),
+        (("100.00", "\N{YEN SIGN}100"), "currency: '\N{YEN SIGN}' may be CNY, JPY"),
+        (("100.00", "EUR 100.00 USD"), "EUR and USD at its amount 'EUR 100.00 USD': they contradict one another"),
+        (("100.00", "JPY 100.50"), "total: 'JPY 100.50' has more than no decimals"),
     ],
 )
 def test_what_cannot_be_taken_is_a_reject_with_its_line(tmp_path: Path, changed: tuple[str, str], reason: str) -> None:
@@ -177,11 +178,12 @@ ROW = "INV-1,Hillside,2023-01-02,2023-01-08,2023-01-09,2023-02-08,$100.00,USD,Se
 @pytest.mark.parametrize(
     ("changed", "reason"),
     [
-        ((",Sent,", ",Void,"), "status: it is 'Void', so not outstanding"),
-        ((",Sent,", ",Paid,"), "status: it is 'Paid'"),
+        ((",Sent,", ",Void,"), "paid: its status is 'Void', so it is not outstanding (--paid-as"),
+        ((",Sent,", ",Paid,"), "paid: its status is 'Paid'"),
         ((",0.00\n", ",40.00\n"), "paid: '40.00' of it is paid"),
-        (("$100.00,USD", "€100.00,USD"), "currency: USD in its column, EUR in its total '€100.00'"),
-        (("$100.00,USD", "100.00,eur"), "currency: it is in EUR"),
+        (("$100.00,USD", "€100.00,USD"), "currency: USD in its column, € at its amount '€100.00': they contradict"),
+        (("$100.00,USD", "$100.00,EUR"), "currency: EUR in its column, $ at its amount '$100.00'"),
+        ((",Sent,0.00", ",Paid,40.00"), "its status is 'Paid'"),
     ],
 )
 def test_what_is_paid_void_or_in_another_currency_is_not_silently_owed(
@@ -192,16 +194,63 @@ def test_what_is_paid_void_or_in_another_currency_is_not_silently_owed(
     assert reason in reject.reason
 
 
-def test_what_is_owed_as_a_whole_is_taken_in_the_currency_of_a_new_invoice(tmp_path: Path) -> None:
+def test_what_is_paid_is_taken_as_it_was_said(tmp_path: Path) -> None:
     path = tmp_path / "catalogue.csv"
-    path.write_text(WHOLE + ROW + ROW.replace("USD,Sent,0.00", ",Paid,100.00").replace("INV-1", "INV-2"))
-    taken = list(invoices.read_invoices(path, Format(), "USD", "outstanding"))
-    assert [row[1] for row in taken if isinstance(row, tuple)] == ["INV-1", "INV-2"]
-    assert all(isinstance(row, Reject) for row in invoices.read_invoices(path, Format(), "EUR", "outstanding"))
-    assert isinstance(next(iter(invoices.read_invoices(path, Format(), None))), Reject)
-    euros = tmp_path / "euros.csv"
-    euros.write_text(CATALOGUE + GOOD.replace("100.00", "€100.00"), encoding="utf-8")
-    assert isinstance(next(iter(invoices.read_invoices(euros, Format(), "EUR"))), tuple)
+    rows = [
+        ROW,
+        ROW.replace("INV-1", "INV-2").replace(",Sent,0.00", ",Paid,"),
+        ROW.replace("INV-1", "INV-3").replace(",Sent,0.00", ",Partial,40.00"),
+        ROW.replace("INV-1", "INV-4").replace(",Sent,0.00", ",Sent,40.00"),
+        ROW.replace("INV-1", "INV-5").replace(",Sent,0.00", ",Void,"),
+        ROW.replace("INV-1", "INV-6").replace(",Sent,0.00", ",Partial,"),
+        ROW.replace("INV-1", "INV-7").replace(",Sent,0.00", ",Paid,99.00"),
+    ]
+    path.write_text(WHOLE + "".join(rows), encoding="utf-8")
+
+    def paid(meaning: invoices.PaidAs) -> dict[str, int]:
+        read = invoices.read_invoices(path, Format(), "USD", meaning)
+        return {row[1]: row[9] for row in read if not isinstance(row, Reject)}
+
+    assert paid("reject") == {"INV-1": 0}
+    assert paid("paid") == {"INV-1": 0, "INV-2": 10_000, "INV-3": 4_000, "INV-4": 4_000}
+    assert paid("outstanding") == dict.fromkeys((f"INV-{number}" for number in range(1, 8)), 0)
+
+
+@pytest.mark.parametrize(
+    ("total", "column", "company", "expected"),
+    [
+        ('"€1,200.00"', "", "USD", ("EUR", 120_000)),
+        ("CAD 900.00", "", "USD", ("CAD", 90_000)),
+        ("$900.00", "", "USD", ("USD", 90_000)),
+        ("$900.00", "", "CAD", ("CAD", 90_000)),
+        ("$900.00", "cad", "USD", ("CAD", 90_000)),
+        ("900.00", "eur", "USD", ("EUR", 90_000)),
+        ("900.00", "", "EUR", ("EUR", 90_000)),
+        ('"JPY 1,200"', "", "USD", ("JPY", 1_200)),
+        ('"¥1,200.00"', "", "JPY", ("JPY", 1_200)),
+        ("1.234 KWD", "", "USD", ("KWD", 1_234)),
+        ("kr 90.00", "", "SEK", ("SEK", 9_000)),
+        ("($200.00)", "", "USD", ("USD", -20_000)),
+    ],
+)
+def test_an_amount_is_in_the_currency_that_stands_at_it(
+    tmp_path: Path, total: str, column: str, company: str, expected: tuple[str, int]
+) -> None:
+    path = tmp_path / "catalogue.csv"
+    path.write_text(WHOLE + ROW.replace("$100.00,USD", f"{total},{column}"), encoding="utf-8")
+    (row,) = invoices.read_invoices(path, Format(), company)
+    assert not isinstance(row, Reject), row
+    assert (row[8], row[7]) == expected
+
+
+def test_a_sign_that_no_company_here_means_is_a_reject(tmp_path: Path) -> None:
+    path = tmp_path / "catalogue.csv"
+    path.write_text(WHOLE + ROW.replace(",USD", ","), encoding="utf-8")
+    assert isinstance(next(iter(invoices.read_invoices(path, Format(), "EUR"))), Reject)
+    path.write_text(CATALOGUE + GOOD, encoding="utf-8")
+    (reject,) = invoices.read_invoices(path, Format(), None)
+    assert isinstance(reject, Reject)
+    assert "none is named, and the company has none" in reject.reason
     early = Format.of({"earliest": dt.date(2024, 1, 1)})
     assert isinstance(next(iter(invoices.read_invoices(path, early, "USD", "outstanding"))), Reject)
 

@@ -95,6 +95,14 @@ DEFECTS: dict[str, tuple[str, dict[str, object]]] = {
         ),
         {"invoice_number": "INV-0033", "bucket": "not written", "cents": 10_000},
     ),
+    "applications_across_currencies": (
+        "update billing.check_payments set currency = 'EUR'",
+        {"invoice_number": "INV-0985", "applied": "check 1", "currency": "EUR", "invoice_currency": "USD"},
+    ),
+    "applications_of_money_that_is_gone": (
+        "update billing.check_payments set returned_on = received_on",
+        {"invoice_number": "INV-0985", "applied": "check 1", "cents": 5_000},
+    ),
     "invoices_reconciled_on_nothing": (
         "truncate billing.invoices cascade",
         {"source": "billing.invoices", "wanted": 2, "rows_seen": 0},
@@ -113,7 +121,30 @@ def test_each_gate_finds_its_defect(sound: World, compiled: gates.Gates, name: s
 
 
 def test_every_gate_of_invoices_has_a_planted_defect(compiled: gates.Gates) -> None:
-    assert {gate.name for gate in compiled if "invoices" in gate.backfills} == {*DEFECTS, "originals_missing"}
+    assert {gate.name for gate in compiled if "invoices" in gate.backfills} == {*DEFECTS, *WARNINGS}
+
+
+WARNINGS: dict[str, tuple[str, dict[str, object]]] = {
+    "originals_missing": ("select", {"invoice_number": "INV-0033"}),
+    "checks_received_twice": (
+        "insert into billing.check_payments (company_id, facility_id, check_number, received_on, amount_cents)"
+        " select company_id, facility_id, check_number, received_on, amount_cents from billing.check_payments",
+        {"facility": "Lakeview", "check_number": "1", "cents": 5_000, "finding": "it pays nothing by itself"},
+    ),
+    "periods_that_overlap": (
+        "update billing.invoices set period_start = '2022-12-30', period_end = '2023-01-02' where origin = 'app'",
+        {"facility": "Hillside", "invoice_number": "INV-0033", "before_number": "INV-0986"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WARNINGS)
+def test_each_warning_names_its_rows_and_stops_nothing(sound: World, compiled: gates.Gates, name: str) -> None:
+    change, expected = WARNINGS[name]
+    sound.conn.execute(change.encode())
+    found = judge(sound, compiled)[name]
+    assert found.status == "warn", found.message
+    assert any(expected.items() <= row.items() for row in found.rows), found.rows
 
 
 def test_a_check_may_not_pay_more_than_it_is(sound: World, compiled: gates.Gates) -> None:

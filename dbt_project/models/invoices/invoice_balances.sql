@@ -4,14 +4,6 @@ with lines as (
         sum(amount_cents)::bigint as line_cents
     from {{ ref('stg_billing__invoice_lines') }}
     group by invoice_id
-),
-
-applications as (
-    select
-        invoice_id,
-        sum(amount_cents)::bigint as applied_cents
-    from {{ ref('stg_billing__check_payment_applications') }}
-    group by invoice_id
 )
 
 select
@@ -22,14 +14,19 @@ select
     invoices.origin,
     invoices.status,
     invoices.due_date,
+    balances.currency,
     invoices.total_cents,
     invoices.amount_paid_cents,
     coalesce(lines.line_cents, 0) as line_cents,
-    coalesce(applications.applied_cents, 0) as applied_cents,
-    case
-        when invoices.status in ('draft', 'void') then 0
-        else invoices.total_cents - invoices.amount_paid_cents
-    end as open_cents
+    balances.checks_cents,
+    balances.payments_cents,
+    balances.credits_cents,
+    balances.write_offs_cents,
+    balances.opening_cents,
+    balances.given_cents,
+    balances.rows_cents,
+    balances.applied_cents,
+    balances.open_cents
 from {{ ref('stg_billing__invoices') }} as invoices
+inner join {{ ref('stg_billing__invoice_balances') }} as balances on invoices.invoice_id = balances.invoice_id
 left join lines on invoices.invoice_id = lines.invoice_id
-left join applications on invoices.invoice_id = applications.invoice_id

@@ -7,11 +7,15 @@ select
     invoices.status,
     invoices.sent_at,
     invoices.due_date,
+    balances.currency,
     invoices.total_cents,
-    invoices.amount_paid_cents,
+    balances.applied_cents,
     balances.open_cents,
     invoices.pdf_storage_path,
-    case when invoices.origin = 'backfill' then 'Historical' end as label
+    case
+        when invoices.total_cents < 0 then 'Credit'
+        when invoices.origin = 'backfill' then 'Historical'
+    end as label
 from {{ ref('stg_billing__invoices') }} as invoices
 left join {{ ref('stg_billing__facilities') }} as facilities on invoices.facility_id = facilities.facility_id
 left join {{ ref('invoice_balances') }} as balances on invoices.invoice_id = balances.invoice_id

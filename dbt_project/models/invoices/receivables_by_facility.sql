@@ -1,16 +1,18 @@
 with open_invoices as (
     select
         facility_id,
+        currency,
         origin,
         open_cents,
         coalesce((now() at time zone 'UTC')::date - due_date, 0) as days_overdue
     from {{ ref('invoice_balances') }}
-    where open_cents > 0
+    where open_cents <> 0 and status in ('sent', 'partial')
 )
 
 select
     open_invoices.facility_id,
     facilities.facility,
+    open_invoices.currency,
     count(*) as invoices,
     sum(open_invoices.open_cents)::bigint as open_cents,
     coalesce(sum(open_invoices.open_cents) filter (where open_invoices.days_overdue <= 0), 0)::bigint as not_due_cents,
@@ -26,4 +28,4 @@ select
         as historical_cents
 from open_invoices
 inner join {{ ref('stg_billing__facilities') }} as facilities on open_invoices.facility_id = facilities.facility_id
-group by open_invoices.facility_id, facilities.facility
+group by open_invoices.facility_id, facilities.facility, open_invoices.currency

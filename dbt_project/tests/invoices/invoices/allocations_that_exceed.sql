@@ -1,17 +1,19 @@
 with findings as (
     select
         'invoice ' || invoice_number as paid,
+        currency,
         total_cents as cents,
-        applied_cents
+        rows_cents as applied_cents
     from {{ ref('invoice_balances') }}
-    where applied_cents > total_cents
+    where rows_cents > greatest(total_cents, 0)
     union all
     select
-        'check ' || check_number as paid,
+        source || ' ' || label as paid,
+        currency,
         amount_cents as cents,
         applied_cents
-    from {{ ref('check_balances') }}
-    where unapplied_cents < 0
+    from {{ ref('stg_billing__source_balances') }}
+    where applied_cents > amount_cents
 )
 
 select * from findings

@@ -6,7 +6,7 @@ with periods as (
         string_agg(invoice_number, ', ' order by invoice_number) as invoice_numbers,
         sum(total_cents)::bigint as cents
     from {{ ref('stg_billing__invoices') }}
-    where status <> 'void'
+    where status <> 'void' and total_cents > 0
     group by company_id, facility_id, period_start, period_end
     having count(*) > 1 and bool_or(origin = 'backfill')
 )

@@ -1,38 +1,48 @@
 -- What is outstanding, and interest on what is overdue.
 -- Safe: functions and a view only. Interest never touches an invoice of origin backfill.
--- depends: 0209_billing_invoice_forward
+-- depends: 0211_billing_open_amount
 
 create view billing.receivables as
 select
     i.company_id,
     i.facility_id,
-    i.id as invoice_id,
+    i.customer_id,
+    b.invoice_id,
     i.invoice_number,
     i.origin,
     i.status,
     i.sent_at,
+    b.issued_on,
     i.due_date,
-    i.total_cents,
-    i.amount_paid_cents,
-    i.total_cents - i.amount_paid_cents as open_cents,
+    i.currency,
+    b.total_cents,
+    b.applied_cents as amount_paid_cents,
+    b.open_cents,
     greatest((now() at time zone 'UTC')::date - i.due_date, 0) as days_overdue,
-    case when i.origin = 'backfill' then 'Historical' end as label
-from billing.invoices as i
-where i.status in ('sent', 'partial') and i.amount_paid_cents < i.total_cents;
+    case when b.total_cents < 0 then 'Credit' when i.origin = 'backfill' then 'Historical' end as label
+from billing.invoice_balances as b
+inner join billing.invoices as i on b.invoice_id = i.id
+where i.status in ('sent', 'partial') and b.open_cents <> 0;
 
-comment on view billing.receivables is 'Outstanding invoices, historical ones like all others. Days overdue count from the due date, by UTC.';
-comment on column billing.receivables.amount_paid_cents is 'Paid so far.';
+comment on view billing.receivables is
+'Outstanding invoices, historical ones like all others, and credits of which something is left, below zero. Amounts in the minor unit of currency.
+Days overdue count from the due date, by UTC.';
+comment on column billing.receivables.amount_paid_cents is 'Applied so far: checks, payments, credits, write-offs, opening.';
 comment on column billing.receivables.company_id is 'The company that is owed.';
+comment on column billing.receivables.currency is 'Currency of its amounts; null: not known.';
+comment on column billing.receivables.customer_id is 'The customer who owes it, where known.';
 comment on column billing.receivables.due_date is 'When it is due.';
 comment on column billing.receivables.facility_id is 'The facility that owes it.';
 comment on column billing.receivables.invoice_id is 'The invoice.';
 comment on column billing.receivables.invoice_number is 'Its number.';
+comment on column billing.receivables.issued_on is 'Day of issue, UTC.';
+comment on column billing.receivables.origin is 'app or backfill.';
 comment on column billing.receivables.sent_at is 'When it was issued.';
 comment on column billing.receivables.status is 'sent or partial.';
-comment on column billing.receivables.total_cents is 'Its total.';
-comment on column billing.receivables.open_cents is 'Total less what was paid.';
+comment on column billing.receivables.total_cents is 'Its total; below zero: a credit.';
+comment on column billing.receivables.open_cents is 'What is open, see billing.balances_as_of().';
 comment on column billing.receivables.days_overdue is 'Days past the due date; 0 where it is not yet due or has no due date.';
-comment on column billing.receivables.label is 'Historical for a backfilled invoice, else null.';
+comment on column billing.receivables.label is 'Credit, or Historical for a backfilled invoice, else null.';
 
 create function billing.write_interest(p_as_of date, p_invoice uuid default null)
 returns setof billing.interest_accruals
@@ -45,7 +55,7 @@ declare
 begin
     -- Two sessions accruing at once would count the same days twice. An invoice that becomes open only now, as by the
     -- undo of its payment, is not locked by this session: it is left to the next time.
-    select array_agg(l.id) into v_locked
+    select coalesce(array_agg(l.id), '{}') into v_locked
     from (
         select i.id
         from billing.invoices as i
@@ -59,12 +69,13 @@ begin
     select backfill.business_id('interest', o.id::text, p_as_of::text), o.company_id, o.id, o.since, p_as_of, o.open_cents,
         o.interest_annual_bps, round(o.open_cents * o.interest_annual_bps::numeric * (p_as_of - o.since) / 3650000)
     from (
-        select i.id, i.company_id, i.total_cents - i.amount_paid_cents as open_cents, s.interest_annual_bps,
-            greatest(i.due_date, (select max(a.accrued_through) from billing.interest_accruals as a where a.invoice_id = i.id)) as since
-        from billing.invoices as i
-        join billing.settings as s on s.company_id = i.company_id
-        where i.origin = 'app' and i.status in ('sent', 'partial') and i.due_date < p_as_of
-            and i.amount_paid_cents < i.total_cents and i.id = any (v_locked)
+        select b.invoice_id as id, b.company_id, b.open_cents, s.interest_annual_bps,
+            greatest(b.due_date, (
+                select max(a.accrued_through) from billing.interest_accruals as a where a.invoice_id = b.invoice_id
+            )) as since
+        from billing.balances_as_of('infinity', v_locked) as b
+        join billing.settings as s on s.company_id = b.company_id
+        where b.open_cents > 0
     ) as o
     -- Days whose interest rounds to nothing stay for the next time.
     where o.since < p_as_of

@@ -1,6 +1,6 @@
 -- Which invoices break an invariant, and that no reversal brings a second one for a facility and period.
 -- Safe: a view, and a trigger on the log of runs that looks when a reversal ends.
--- depends: 0212_billing_check_allocation
+-- depends: 0218_billing_write_off
 
 create view billing.invoice_faults as
 with line_totals as (
@@ -11,12 +11,15 @@ with line_totals as (
     group by invoice_id
 ),
 
+-- A link that the application made itself is not always counted in what the invoice says is paid.
 applied as (
     select
-        invoice_id,
-        sum(amount_cents) as cents
-    from billing.check_payment_applications
-    group by invoice_id
+        r.invoice_id,
+        sum(r.amount_cents) as cents,
+        sum(r.amount_cents) filter (where r.reason is distinct from 'linked by the application') as counted_cents
+    from billing.application_rows as r
+    where r.effective_until is null
+    group by r.invoice_id
 )
 
 select
@@ -32,10 +35,27 @@ select
     i.company_id,
     i.id as invoice_id,
     i.invoice_number,
-    'checks paid more than is said to be paid on it' as fault
+    'more is applied to it than it says is paid' as fault
 from billing.invoices as i
 inner join applied as a on i.id = a.invoice_id
-where i.amount_paid_cents < a.cents
+where i.amount_paid_cents < a.counted_cents
+union all
+select
+    i.company_id,
+    i.id as invoice_id,
+    i.invoice_number,
+    'more is applied to it than its total' as fault
+from billing.invoices as i
+inner join applied as a on i.id = a.invoice_id
+where a.cents > greatest(i.total_cents, 0)
+union all
+select
+    b.company_id,
+    b.source_id as invoice_id,
+    b.label as invoice_number,
+    'more of the credit is applied than it is of' as fault
+from billing.source_balances as b
+where b.source = 'credit' and b.applied_cents > b.amount_cents
 union all
 select
     i.company_id,
@@ -53,8 +73,8 @@ select
 from billing.invoices as i
 where
     (i.status in ('draft', 'sent', 'void') and i.amount_paid_cents <> 0)
-    or (i.status = 'partial' and (i.amount_paid_cents = 0 or i.amount_paid_cents = i.total_cents))
-    or (i.status = 'paid' and i.amount_paid_cents <> i.total_cents)
+    or (i.status = 'partial' and i.total_cents >= 0 and i.amount_paid_cents in (0, i.total_cents))
+    or (i.status = 'paid' and i.amount_paid_cents <> greatest(i.total_cents, 0))
 union all
 select
     i.company_id,
@@ -104,7 +124,9 @@ inner join billing.invoices as o
     on
         i.company_id = o.company_id and i.facility_id = o.facility_id
         and i.period_start = o.period_start and i.period_end = o.period_end
-where i.id <> o.id and i.status <> 'void' and o.status <> 'void' and 'backfill' in (i.origin, o.origin);
+where
+    i.id <> o.id and i.status <> 'void' and o.status <> 'void' and 'backfill' in (i.origin, o.origin)
+    and i.total_cents > 0 and o.total_cents > 0;
 
 comment on view billing.invoice_faults is
 'Invoices that break an invariant, one row each and fault. Empty when all is well; the row actions refuse to leave one behind.';
@@ -145,7 +167,7 @@ begin
         join billing.invoices as o on o.company_id = i.company_id and o.facility_id = i.facility_id
             and o.period_start = i.period_start and o.period_end = i.period_end
         where i.id = any (v_came_back) and o.id <> i.id and i.status <> 'void' and o.status <> 'void'
-            and 'backfill' in (i.origin, o.origin)
+            and 'backfill' in (i.origin, o.origin) and i.total_cents > 0 and o.total_cents > 0
         limit 10
     ) as d;
     if v_listed is not null then

@@ -1,6 +1,6 @@
 -- The other corrections of single invoices: send again, void, delete. Each is an audited run.
 -- Safe: functions only.
--- depends: 0214_billing_invoice_correct
+-- depends: 0220_billing_invoice_correct
 
 create function billing.resend_invoice(
     p_invoice uuid, p_sent_at timestamptz, p_reason text, p_due_date date default null,
@@ -57,7 +57,7 @@ begin
     v_invoice := v_action.invoice;
     if billing.covered_cents(p_invoice) <> 0 then
         raise exception 'invoice % has % cents paid: it cannot be void', v_invoice.invoice_number, billing.covered_cents(p_invoice)
-            using errcode = 'BF302', hint = 'Unapply its checks first: billing.unapply_check(check). Undo the runs that linked payments.';
+            using errcode = 'BF302', hint = 'Take it back first: billing.unapply(application, reason), see billing.applications.';
     end if;
     update billing.invoices set status = 'void' where id = p_invoice returning * into v_invoice;
     perform billing.end_action(v_action.opened, 'voiding', v_invoice);
@@ -84,7 +84,7 @@ begin
     v_invoice := v_action.invoice;
     if billing.covered_cents(p_invoice) <> 0 then
         raise exception 'invoice % has % cents paid: it cannot be deleted', v_invoice.invoice_number, billing.covered_cents(p_invoice)
-            using errcode = 'BF302', hint = 'Unapply its checks first: billing.unapply_check(check). Undo the runs that linked payments.';
+            using errcode = 'BF302', hint = 'Take it back first: billing.unapply(application, reason), see billing.applications.';
     end if;
     if v_invoice.origin = 'app' then
         if v_invoice.status <> 'draft' or not exists (
@@ -100,6 +100,11 @@ begin
                 using errcode = 'BF302', hint = 'p_owner_confirmation => ''name, when and where it was said''.';
         end if;
     end if;
+    if exists (select from billing.application_entries where p_invoice in (invoice_id, source_id)) then
+        raise exception 'money was applied to invoice % until it was taken back: it cannot be deleted', v_invoice.invoice_number
+            using errcode = 'BF302', hint = 'Void it: billing.void_invoice(invoice, reason).';
+    end if;
+    delete from billing.application_refusals where invoice_id = p_invoice;
     delete from billing.invoice_lines where invoice_id = p_invoice;
     delete from billing.invoices where id = p_invoice;
     -- What was deleted on purpose must not come back with the next run.

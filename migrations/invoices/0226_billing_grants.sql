@@ -1,6 +1,6 @@
 -- Who may do what in the system invoices: an auditor reads, an operator loads and works through functions, nobody else.
 -- Safe: rights only, and on nothing of the schema billing but the system's own functions and the tables that it names.
--- depends: 0219_billing_smoke_test
+-- depends: 0225_billing_smoke_test
 
 revoke execute on function
 billing.invoice_ordinal(text),
@@ -17,16 +17,37 @@ backfill.line_payload(text, uuid, date, numeric, bigint, bigint),
 backfill.invoice_payload_lines(jsonb),
 backfill.staged_differences(staging.invoices, jsonb),
 backfill.stage_invoice(staging.invoices, jsonb),
-backfill.backfill_invoice(uuid, uuid, text, date, date, timestamptz, date, bigint, jsonb, text),
+backfill.backfill_invoice(uuid, uuid, text, date, date, timestamptz, date, bigint, jsonb, text, text),
 billing.create_facility_invoice(uuid, uuid, date, date, jsonb),
 billing.write_interest(date, uuid),
 billing.accrue_overdue_interest(date),
 billing.accrue_invoice_interest(uuid, date),
 billing.number_tail(text),
 billing.number_prefix(text),
-billing.allocate_facility(uuid, uuid, uuid[]),
-billing.allocate_checks(uuid[]),
-billing.allocate_check(uuid),
+billing.is_currency(text),
+billing.company_currency(uuid),
+billing.day_of(timestamptz),
+billing.amount_text(numeric, text),
+billing.balances_as_of(date, uuid[]),
+billing.number_key(text),
+billing.one_series(uuid),
+billing.reference_tokens(text),
+billing.follow_sources(uuid[]),
+billing.record_applications(text[], uuid[], uuid[], bigint[], text, date, text),
+billing.end_applications(uuid[], text, date),
+billing.write_off_room(uuid, text, uuid, integer, bigint),
+billing.allocate_group(uuid, uuid, uuid, uuid[]),
+billing.allocate_checks(uuid[], boolean),
+billing.allocate_check(uuid, boolean),
+billing.allocate_on_account(uuid, uuid),
+billing.require_reason(text, text),
+billing.lock_invoice(uuid),
+billing.apply(uuid, uuid, bigint, text, date),
+billing.refuse_application(uuid, uuid, text),
+billing.withdraw_refusal(uuid, uuid, text),
+billing.unapply(uuid, text, date),
+billing.write_off(uuid, bigint, text, text, date),
+billing.return_check(uuid, date, text, bigint),
 billing.unapply_check(uuid),
 billing.refuse_second_by_reversal(),
 billing.begin_action(text, uuid, text, jsonb),
@@ -53,9 +74,12 @@ begin
     perform backfill.grant_to('backfill_auditor', 'select on billing.companies, billing.settings, billing.facilities, '
         'billing.contractors, billing.assignments, billing.invoices, billing.invoice_lines, billing.check_payments, '
         'billing.check_payment_applications, billing.interest_accruals, billing.customers, billing.payments, '
-        'billing.facility_aliases, billing.check_reference_reviews');
+        'billing.facility_aliases, billing.check_reference_reviews, billing.application_entries, '
+        'billing.application_refusals, billing.write_off_tolerances');
     perform backfill.grant_to('backfill_auditor', 'select on billing.receivables, billing.check_reference_matches, '
-        'billing.check_balances, billing.invoice_faults');
+        'billing.check_balances, billing.invoice_faults, billing.application_rows, billing.invoice_balances, '
+        'billing.applications, billing.money_sources, billing.source_balances, billing.money_references, '
+        'billing.reference_matches, billing.checks_received_twice');
     perform backfill.grant_to('backfill_auditor',
         'select on staging.invoices, staging.invoice_lines, staging.invoice_documents');
     perform backfill.grant_to('backfill_auditor', 'select on backfill.invoices_open, backfill.invoice_conflicts, '
@@ -63,7 +87,9 @@ begin
     -- What a view calls, it calls in the name of whoever reads it.
     perform backfill.grant_to('backfill_auditor', 'execute on function billing.invoice_ordinal(text), '
         'billing.invoice_number(bigint), billing.assignment_of_week(uuid, uuid, uuid, date), '
-        'billing.number_tail(text), billing.number_prefix(text), '
+        'billing.number_tail(text), billing.number_prefix(text), billing.number_key(text), billing.one_series(uuid), '
+        'billing.reference_tokens(text), billing.day_of(timestamptz), billing.amount_text(numeric, text), '
+        'billing.is_currency(text), billing.company_currency(uuid), billing.balances_as_of(date, uuid[]), '
         'backfill.invoice_differences(text, staging.invoices, staging.invoices, jsonb, jsonb)');
 
     -- Loading a catalogue and its documents.
@@ -74,10 +100,14 @@ begin
         'staging.take_invoices(uuid, text, text, text, text, boolean), staging.record_documents(jsonb)');
     -- Invoices, interest and checks, one by one: each of these functions writes with its owner's rights.
     perform backfill.grant_to('backfill_operator', 'execute on function '
-        'backfill.backfill_invoice(uuid, uuid, text, date, date, timestamptz, date, bigint, jsonb, text), '
+        'backfill.backfill_invoice(uuid, uuid, text, date, date, timestamptz, date, bigint, jsonb, text, text), '
         'billing.create_facility_invoice(uuid, uuid, date, date, jsonb), '
         'billing.accrue_overdue_interest(date), billing.accrue_invoice_interest(uuid, date), '
-        'billing.allocate_check(uuid), billing.allocate_checks(uuid[]), billing.unapply_check(uuid), '
+        'billing.allocate_check(uuid, boolean), billing.allocate_checks(uuid[], boolean), billing.unapply_check(uuid), '
+        'billing.allocate_on_account(uuid, uuid), billing.apply(uuid, uuid, bigint, text, date), '
+        'billing.unapply(uuid, text, date), billing.refuse_application(uuid, uuid, text), '
+        'billing.withdraw_refusal(uuid, uuid, text), billing.write_off(uuid, bigint, text, text, date), '
+        'billing.return_check(uuid, date, text, bigint), '
         'billing.correct_invoice(uuid, jsonb, text, text), '
         'billing.resend_invoice(uuid, timestamptz, text, date, text), '
         'billing.void_invoice(uuid, text, text), billing.delete_invoice(uuid, text, text, text)');

@@ -1,7 +1,7 @@
 -- Corrections of single invoices after the load, each an audited run: what each begins and ends with, and the first.
 -- Each does its work and then looks for faults: what breaks an invariant is refused, and nothing of it stays.
 -- Safe: functions only.
--- depends: 0213_billing_invoice_faults
+-- depends: 0219_billing_invoice_faults
 
 create function billing.begin_action(
     p_action text, p_invoice uuid, p_actor text, p_parameters jsonb, out opened boolean, out invoice billing.invoices
@@ -72,21 +72,11 @@ language sql stable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select greatest(i.amount_paid_cents, (
-        select coalesce(sum(a.amount_cents), 0)
-        from billing.check_payment_applications as a
-        where a.invoice_id = i.id
-    ) + (
-        select coalesce(sum(p.amount_cents), 0)
-        from billing.payments as p
-        where p.invoice_id = i.id and p.status in ('pending', 'succeeded')
-    ))
-    from billing.invoices as i
-    where i.id = p_invoice;
+    select b.applied_cents + b.given_cents from billing.balances_as_of('infinity', array[p_invoice]) as b;
 $$;
 
 comment on function billing.covered_cents(uuid) is
-'What is paid on an invoice: as it says itself, or by its checks and the payments linked to it, whichever is more.';
+'What is applied to an invoice, or of a credit what it paid elsewhere: see billing.balances_as_of().';
 
 create function billing.correct_invoice(
     p_invoice uuid, p_changes jsonb, p_reason text, p_actor text default session_user
@@ -155,21 +145,24 @@ begin
         from billing.lines_of(p_changes -> 'lines') as l;
     end if;
     if v_new.sent_at is null or v_new.due_date is null or v_new.period_start is null or v_new.period_end is null
-        or v_new.total_cents is null or v_new.period_end < v_new.period_start or v_new.total_cents <= 0 then
-        raise exception 'invoice % needs an issue date, a due date, a period that ends after it begins, and a positive total',
+        or v_new.total_cents is null or v_new.period_end < v_new.period_start
+        or sign(v_new.total_cents) is distinct from sign(v_old.total_cents) then
+        raise exception 'invoice % needs an issue date, a due date, a period that ends after it begins, and a total of the same sign',
             v_old.invoice_number using errcode = 'BF302', detail = format('issued %s, due %s, period %s to %s, total %s cents',
                 v_new.sent_at, v_new.due_date, v_new.period_start, v_new.period_end, v_new.total_cents);
     end if;
-    if v_new.total_cents < billing.covered_cents(p_invoice) then
+    if abs(v_new.total_cents) < billing.covered_cents(p_invoice) then
         raise exception 'invoice % has % cents paid, more than the new total of %', v_old.invoice_number,
             billing.covered_cents(p_invoice), v_new.total_cents
-            using errcode = 'BF302', hint = 'Unapply its checks first: billing.unapply_check(check). Undo the runs that linked payments.';
+            using errcode = 'BF302', hint = 'Take it back first: billing.unapply(application, reason), see billing.applications.';
     end if;
     begin
         update billing.invoices
         set invoice_number = v_new.invoice_number, period_start = v_new.period_start, period_end = v_new.period_end,
             sent_at = v_new.sent_at, due_date = v_new.due_date, total_cents = v_new.total_cents,
-            status = case when amount_paid_cents = 0 then 'sent' when amount_paid_cents = v_new.total_cents then 'paid' else 'partial' end
+            status = case when v_new.total_cents < 0 then case billing.covered_cents(p_invoice) when 0 then 'sent'
+                    when -v_new.total_cents then 'paid' else 'partial' end
+                when amount_paid_cents = 0 then 'sent' when amount_paid_cents = v_new.total_cents then 'paid' else 'partial' end
         where id = p_invoice
         returning * into v_new;
     exception
@@ -178,7 +171,7 @@ begin
                 select string_agg(i.invoice_number, ', ' order by i.invoice_number)
                 from billing.invoices as i
                 where i.company_id = v_old.company_id and i.facility_id = v_old.facility_id and i.status <> 'void'
-                    and i.period_start = v_new.period_start and i.period_end = v_new.period_end
+                    and i.period_start = v_new.period_start and i.period_end = v_new.period_end and i.total_cents > 0
             ) using errcode = 'BF302', hint = 'Nothing was changed.';
     end;
     perform billing.end_action(v_action.opened, 'correction', v_new);

@@ -1,6 +1,6 @@
 -- How a loader begins, and how the names under which clients appear in its file are kept.
 -- Safe: functions only.
--- depends: 0215_billing_invoice_void
+-- depends: 0221_billing_invoice_void
 
 create function staging.client_key(p_name text) returns text
 language sql immutable parallel safe
@@ -20,7 +20,9 @@ as $$
         period_end date not null,
         sent_on date not null,
         due_date date not null,
-        total_cents bigint not null
+        total_cents bigint not null,
+        currency text not null,
+        paid_cents bigint not null
     ) on commit drop;
     create temporary table incoming_invoice_lines (
         line bigint not null,
@@ -35,7 +37,7 @@ as $$
     create temporary table incoming_unread (line bigint not null, number text not null) on commit drop;
     create temporary table incoming_aliases (line bigint not null, client text not null, facility text not null) on commit drop;
     create temporary table intake_rejects (
-        kind text not null, source_key text not null, line bigint, reason text not null, cents bigint
+        kind text not null, source_key text not null, line bigint, reason text not null, cents bigint, currency text
     ) on commit drop;
     -- Of this session alone, and of the engine's owner: what hangs on them is his.
     grant insert on incoming_invoices, incoming_invoice_lines, incoming_unread, incoming_aliases to public;

@@ -1,0 +1,9 @@
+select
+    check_payment_id,
+    facility_id,
+    check_number,
+    received_on,
+    amount_cents,
+    same_as,
+    has_paid
+from {{ source('billing', 'checks_received_twice') }}
