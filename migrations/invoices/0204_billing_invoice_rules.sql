@@ -8,9 +8,9 @@ validate constraint invoices_backfilled_is_receivable;
 
 create unique index invoices_one_backfill_per_period
 on billing.invoices (company_id, facility_id, period_start, period_end)
-where origin = 'backfill' and status <> 'void';
+where origin = 'backfill' and status <> 'void' and total_cents > 0;
 comment on index billing.invoices_one_backfill_per_period is
-'At most one backfilled invoice that is not void for a facility and period, also against a concurrent writer.';
+'At most one backfilled invoice that is not void for a facility and period, also against a concurrent writer; credits stand beside it.';
 
 create index invoices_number_in_any_case on billing.invoices (company_id, upper(invoice_number));
 

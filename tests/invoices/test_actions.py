@@ -350,7 +350,8 @@ def stage(world: World, facility: uuid.UUID, number: str, *, week: int = 1, tota
         "insert into staging.invoices (invoice_id, company_id, invoice_number, facility_id, period_start, period_end,"
         " sent_at, due_date, total_cents, actor, currency)"
         " select backfill.business_id('invoice', %(company)s::text, %(number)s), %(company)s, %(number)s, %(facility)s,"
-        " d, d + 6, d + 6, d + 36, %(total)s, 'ada', 'USD' from (select date '2023-01-02' + 7 * (%(week)s - 1) as d) as x",
+        " d, d + 6, d + 6, d + 36, %(total)s, 'ada', 'USD'"
+        " from (select date '2023-01-02' + 7 * (%(week)s - 1) as d) as x",
         {"company": world.company, "number": number, "facility": facility, "week": week, "total": total},
     )
     world.conn.execute(

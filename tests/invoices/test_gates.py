@@ -127,8 +127,10 @@ def test_every_gate_of_invoices_has_a_planted_defect(compiled: gates.Gates) -> N
 WARNINGS: dict[str, tuple[str, dict[str, object]]] = {
     "originals_missing": ("select", {"invoice_number": "INV-0033"}),
     "checks_received_twice": (
-        "insert into billing.check_payments (company_id, facility_id, check_number, received_on, amount_cents)"
-        " select company_id, facility_id, check_number, received_on, amount_cents from billing.check_payments",
+        (
+            "insert into billing.check_payments (company_id, facility_id, check_number, received_on, amount_cents)"
+            " select company_id, facility_id, check_number, received_on, amount_cents from billing.check_payments"
+        ),
         {"facility": "Lakeview", "check_number": "1", "cents": 5_000, "finding": "it pays nothing by itself"},
     ),
     "periods_that_overlap": (

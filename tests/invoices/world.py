@@ -60,13 +60,15 @@ class World:
         lines: list[Line] | None = None,
         sent: str | None = None,
         actor: str = "ada",
+        currency: str | None = None,
     ) -> dict[str, Any]:
         """backfill.backfill_invoice for the week-th week of 2023, due 30 days after its end unless said otherwise."""
         start, end = week_of(week)
         return self.row(
-            "select * from backfill.backfill_invoice(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            "select * from backfill.backfill_invoice(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
             self.company, facility, number, start, end, sent or f"{end} 00:00+00",
             due or end + dt.timedelta(days=30), total, Jsonb([line(total)] if lines is None else lines), actor,
+            currency,
         )  # fmt: skip
 
     def forward(self, facility: uuid.UUID, *, week: int = 60, total: int = 10_000) -> dict[str, Any]:
@@ -91,6 +93,56 @@ class World:
             self.company, facility, str(self.value("select count(*) + 1 from billing.check_payments")), on, cents,
             list(refs),
         )  # fmt: skip
+
+    def customer(self, name: str = "Ada") -> uuid.UUID:
+        return self.id(
+            "insert into billing.customers (company_id, name) values (%s, %s) returning id", self.company, name
+        )
+
+    def payment(
+        self, customer: uuid.UUID | None, cents: int, reference: str | None = None, *, on: str = "2024-05-01",
+        currency: str = "USD",
+    ) -> uuid.UUID:  # fmt: skip
+        return self.id(
+            "insert into billing.payments (company_id, customer_id, amount_cents, currency, status, reference, paid_at)"
+            " values (%s, %s, %s, %s, 'succeeded', %s, %s) returning id",
+            self.company, customer, cents, currency, reference, f"{on} 12:00Z",
+        )  # fmt: skip
+
+    def issue(
+        self, facility: uuid.UUID, number: str, cents: int, *, customer: uuid.UUID | None = None,
+        on: str = "2024-01-01", due: str | None = None, currency: str | None = "USD",
+    ) -> uuid.UUID:  # fmt: skip
+        """An invoice of the application as it stands once it is sent, with one line."""
+        made = self.id(
+            "insert into billing.invoices (company_id, facility_id, customer_id, currency, invoice_number,"
+            " period_start, period_end, status, sent_at, due_date, total_cents, origin)"
+            " values (%s, %s, %s, %s, %s, %s, %s::date + 6, 'sent', %s, coalesce(%s, %s::date + 30), %s, 'app')"
+            " returning id",
+            self.company, facility, customer, currency, number, on, on, f"{on} 00:00Z", due, on, cents,
+        )  # fmt: skip
+        self.conn.execute(
+            "insert into billing.invoice_lines (company_id, invoice_id, line_no, description, amount_cents)"
+            " values (%s, %s, 1, 'Services', %s)",
+            [self.company, made, cents],
+        )
+        return made
+
+    def apply(self, source: uuid.UUID, invoice: uuid.UUID, cents: int | None = None, reason: str = "so it is") -> Any:
+        return self.row("select * from billing.apply(%s, %s, %s, %s)", source, invoice, cents, reason)
+
+    def open(self, number: str) -> int:
+        """What is open of an invoice, as every reader of it sees it."""
+        cents: int = self.value(
+            "select open_cents from billing.invoice_balances where company_id = %s and invoice_number = %s",
+            self.company, number,
+        )  # fmt: skip
+        return cents
+
+    def left(self, source: uuid.UUID) -> int:
+        """What of a check, payment or credit is not applied."""
+        cents: int = self.value("select unapplied_cents from billing.source_balances where source_id = %s", source)
+        return cents
 
     def allocate(self, check: uuid.UUID) -> dict[str, int]:
         """billing.allocate_check: cents by invoice number."""
