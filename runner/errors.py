@@ -191,8 +191,8 @@ CODES: Final = {
     "BF031": Code("one side of a reconciliation is empty: nothing passes on nothing", 3),
     "BF032": Code("a comparison that was not begun, or with a tolerance below zero", 2),
     "BF033": Code(
-        "`billing.link_payment()`: another company, customer or currency, a draft or void invoice, more than is open, "
-        "no reason"
+        "`billing.apply()` and its kind: another company, facility, customer or currency, a draft or void invoice, "
+        "more than is open or left, a no that stands, no reason"
     ),
     "BF034": Code(
         "`billing.require_profiles()` while invoices of customers have no billing profile; the first ten are in the "

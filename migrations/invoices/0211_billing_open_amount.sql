@@ -109,23 +109,21 @@ as $$
     from billing.invoices as i
     left join (
         select r.invoice_id,
-            sum(r.amount_cents) as cents,
-            sum(r.amount_cents) filter (where r.source = 'check') as checks,
-            sum(r.amount_cents) filter (where r.source = 'payment') as payments,
-            sum(r.amount_cents) filter (where r.source = 'credit') as credits,
-            sum(r.amount_cents) filter (where r.source = 'write-off') as write_offs
-        from billing.application_rows as r
-        where r.effective_from <= p_day and (r.effective_until is null or r.effective_until > p_day)
-            and (p_invoices is null or r.invoice_id = any (p_invoices))
+            sum(r.amount_cents) filter (where r.counts) as cents,
+            sum(r.amount_cents) filter (where r.counts and r.source = 'check') as checks,
+            sum(r.amount_cents) filter (where r.counts and r.source = 'payment') as payments,
+            sum(r.amount_cents) filter (where r.counts and r.source = 'credit') as credits,
+            sum(r.amount_cents) filter (where r.counts and r.source = 'write-off') as write_offs,
+            sum(r.amount_cents) filter (where r.effective_until is null) as standing
+        from (
+            -- Of what stands now no day is needed, and so nothing is joined for it.
+            select x.invoice_id, x.source, x.amount_cents, x.effective_until,
+                (p_day = 'infinity' or x.effective_from <= p_day) and (x.effective_until is null or x.effective_until > p_day) as counts
+            from billing.application_rows as x
+            where p_invoices is null or x.invoice_id = any (p_invoices)
+        ) as r
         group by r.invoice_id
     ) as a on a.invoice_id = i.id
-    -- What it says is paid, and no row that stands explains.
-    left join (
-        select s.invoice_id, sum(s.amount_cents) as cents
-        from billing.application_rows as s
-        where s.effective_until is null and (p_invoices is null or s.invoice_id = any (p_invoices))
-        group by s.invoice_id
-    ) as s on s.invoice_id = i.id
     left join (
         select e.source_id, sum(e.amount_cents) as cents
         from billing.application_entries as e
@@ -133,7 +131,8 @@ as $$
             and (p_invoices is null or e.source_id = any (p_invoices))
         group by e.source_id
     ) as g on g.source_id = i.id
-    cross join lateral (select greatest(i.amount_paid_cents - coalesce(s.cents, 0), 0) as cents) as o
+    -- What it says is paid, and no row that stands explains.
+    cross join lateral (select greatest(i.amount_paid_cents - coalesce(a.standing, 0), 0) as cents) as o
     where p_invoices is null or i.id = any (p_invoices)
 $$;
 
@@ -225,23 +224,43 @@ comment on view billing.money_sources is
 'What can be applied to invoices: checks that were not returned, payments that are pending or succeeded, credits that are issued (invoices with a
 negative total). A check without a currency is in its company''s.';
 
-create view billing.source_balances as
-with applied as (
-    select
-        r.source,
-        r.source_id,
-        sum(r.amount_cents) as cents
-    from billing.application_rows as r
-    where r.effective_until is null
-    group by r.source, r.source_id
+create function billing.balances_of_sources(p_sources uuid[] default null)
+returns table (
+    source text,
+    source_id uuid,
+    company_id uuid,
+    facility_id uuid,
+    customer_id uuid,
+    label text,
+    currency text,
+    currency_unsaid boolean,
+    amount_cents bigint,
+    received_on date,
+    usable boolean,
+    applied_cents bigint,
+    unapplied_cents bigint
 )
+language sql stable parallel safe
+rows 10000
+as $$
+    select m.source, m.source_id, m.company_id, m.facility_id, m.customer_id, m.label, m.currency, m.currency_unsaid, m.amount_cents,
+        m.received_on, m.usable, coalesce(a.cents, 0)::bigint,
+        case when m.usable then m.amount_cents - coalesce(a.cents, 0) else 0 end::bigint
+    from billing.money_sources as m
+    left join (
+        select r.source, r.source_id, sum(r.amount_cents) as cents
+        from billing.application_rows as r
+        where r.effective_until is null and (p_sources is null or r.source_id = any (p_sources))
+        group by r.source, r.source_id
+    ) as a on a.source = m.source and a.source_id = m.source_id
+    where p_sources is null or m.source_id = any (p_sources)
+$$;
 
-select
-    m.*,
-    coalesce(a.cents, 0)::bigint as applied_cents,
-    case when m.usable then m.amount_cents - coalesce(a.cents, 0) else 0 end::bigint as unapplied_cents
-from billing.money_sources as m
-left join applied as a on m.source = a.source and m.source_id = a.source_id;
+comment on function billing.balances_of_sources(uuid[]) is
+'Checks, payments and credits (null: all; else those, found by their keys) with what of each is applied and what is left, in minor units.';
+
+create view billing.source_balances as
+select * from billing.balances_of_sources();
 
 comment on view billing.source_balances is
 'Each check, payment and credit with what of it is applied and what is left: the customer''s or facility''s money on account.';

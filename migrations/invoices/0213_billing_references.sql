@@ -21,33 +21,73 @@ return (
 comment on function billing.one_series(uuid) is
 'Whether the numbers of a company''s invoices all begin with the same letters: only then does 815 mean INV-0815. Credits do not count.';
 
-create function billing.reference_tokens(p_text text) returns table (token text, place bigint)
-language sql immutable parallel safe
-rows 5
+create function billing.reference_tokens(p_text text) returns table (token text, place integer)
+language plpgsql immutable parallel safe
+rows 4
+security invoker
+set search_path = pg_catalog, pg_temp
 as $$
-    with words as (
-        select btrim(w.word, './-''"') as word, row_number() over (order by w.place) as place
-        from regexp_split_to_table(upper(left(p_text, 2000)), '[\s\u00a0,;:#()&+]+') with ordinality as w (word, place)
-        where btrim(w.word, './-''"') <> ''
-    ),
-    beside as (
-        select w.word, w.place, lag(w.word) over (order by w.place) as before
-        from words as w
-    )
-    select b.word, b.place from beside as b
-    union
-    select b.before || b.word, b.place from beside as b
-    where b.before ~ '^[A-Z.-]+$' and b.word ~ '^[0-9]'
-    union
-    select p.piece, b.place
-    from beside as b
-    cross join lateral regexp_split_to_table(b.word, '/') as p (piece)
-    where b.word ~ '/' and p.piece ~ '^[A-Z].*[0-9]'
+declare
+    v_word text;
+    v_before text := '';
+    v_piece text;
+begin
+    place := 0;
+    foreach v_word in array regexp_split_to_array(upper(left(p_text, 2000)), '[\s\u00a0,;:#()&+]+') loop
+        v_word := btrim(v_word, './-''"');
+        continue when v_word = '';
+        place := place + 1;
+        token := v_word;
+        return next;
+        if v_before <> '' and left(v_word, 1) between '0' and '9' then
+            token := v_before || v_word;
+            return next;
+        end if;
+        if strpos(v_word, '/') > 0 then
+            foreach v_piece in array string_to_array(v_word, '/') loop
+                if v_piece ~ '^[A-Z].*[0-9]' then
+                    token := v_piece;
+                    return next;
+                end if;
+            end loop;
+        end if;
+        v_before := case when v_word ~ '^[A-Z.-]+$' then v_word else '' end;
+    end loop;
+end;
 $$;
 
 comment on function billing.reference_tokens(text) is
 'What in a free text may be an invoice number: each word, a word of letters with the number after it (INV 0015), and numbers with their letters
 between slashes. In capitals; only the first 2,000 letters are read.';
+
+create function billing.match_reference(p_company uuid, p_facility uuid, p_reference text)
+returns table (invoice_id uuid, invoice_number text, fit integer, bare boolean, sure boolean)
+language sql stable parallel safe
+rows 1
+as $$
+    select
+        i.id,
+        i.invoice_number,
+        case
+            when upper(i.invoice_number) = upper(btrim(p_reference)) then 1
+            when billing.number_prefix(i.invoice_number) = billing.number_prefix(p_reference) then 2
+            else 3
+        end,
+        billing.number_prefix(p_reference) in ('', 'INV', 'INVOICE', 'INVOICENO', 'INVNO', 'NO', 'NR')
+            and not (billing.number_prefix(p_reference) <> '' and billing.number_prefix(p_reference) = billing.number_prefix(i.invoice_number)),
+        billing.number_prefix(p_reference) = billing.number_prefix(i.invoice_number) or billing.one_series(i.company_id)
+    from billing.invoices as i
+    where i.company_id = p_company and (p_facility is null or i.facility_id = p_facility)
+        and billing.number_key(i.invoice_number) = billing.number_key(p_reference)
+        -- A word such as "invoice" says nothing; another prefix means another series of numbers: CN-4 is never INV-4.
+        and billing.number_prefix(p_reference) in (
+            billing.number_prefix(i.invoice_number), '', 'INV', 'INVOICE', 'INVOICENO', 'INVNO', 'NO', 'NR'
+        )
+$$;
+
+comment on function billing.match_reference(uuid, uuid, text) is
+'Which invoices of a company, and of a facility where one is given, a number means: signs, case, blanks and leading zeros aside the whole number must
+fit. fit: 1 letter for letter, 2 the same series, 3 a bare number. bare: it names no series. sure: it names the series, or the company has only one.';
 
 create view billing.money_references as
 select
@@ -56,7 +96,7 @@ select
     c.company_id,
     c.facility_id,
     r.reference,
-    r.place
+    r.place::integer as place
 from billing.check_payments as c
 cross join lateral unnest(c.ocr_invoice_refs) with ordinality as r (reference, place)
 where r.reference is not null
@@ -81,30 +121,16 @@ select
     m.company_id,
     m.reference,
     m.place,
-    i.id as invoice_id,
-    i.invoice_number,
-    case
-        when upper(i.invoice_number) = upper(btrim(m.reference)) then 1
-        when billing.number_prefix(i.invoice_number) = billing.number_prefix(m.reference) then 2
-        else 3
-    end as fit,
-    billing.number_prefix(m.reference) = ''
-    or billing.number_prefix(m.reference) <> billing.number_prefix(i.invoice_number) as bare,
-    billing.number_prefix(m.reference) = billing.number_prefix(i.invoice_number)
-    or billing.one_series(i.company_id) as sure
+    r.invoice_id,
+    r.invoice_number,
+    r.fit,
+    r.bare,
+    r.sure
 from billing.money_references as m
-inner join billing.invoices as i
-    on
-        m.company_id = i.company_id and (m.facility_id is null or m.facility_id = i.facility_id)
-        and billing.number_key(i.invoice_number) = billing.number_key(m.reference)
-        -- A word such as "invoice" says nothing; another prefix means another series of numbers: CN-4 is never INV-4.
-        and billing.number_prefix(m.reference) in (
-            billing.number_prefix(i.invoice_number), '', 'INV', 'INVOICE', 'INVOICENO', 'INVNO', 'NO', 'NR'
-        );
+cross join lateral billing.match_reference(m.company_id, m.facility_id, m.reference) as r;
 
 comment on view billing.reference_matches is
-'What each number on a check or payment means among the invoices of its company, of a check its facility: signs, case, blanks and leading zeros
-aside the whole number must fit. fit: 1 letter for letter, 2 the same series, 3 a bare number. bare: it names no series. sure: it names the series, or the company has only one.';
+'What each number on a check or payment means among the invoices of its company, of a check its facility: see billing.match_reference().';
 
 create view billing.check_reference_matches as
 with fitting as (

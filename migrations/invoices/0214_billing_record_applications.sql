@@ -8,13 +8,16 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+    if p_sources = '{}' then
+        return;
+    end if;
     -- A credit is used up as an invoice is paid.
     update billing.invoices as i
     set status = s.state
     from (
         select b.source_id, case b.applied_cents when 0 then 'sent' when b.amount_cents then 'paid' else 'partial' end as state
-        from billing.source_balances as b
-        where b.source = 'credit' and b.source_id = any (p_sources)
+        from billing.balances_of_sources(p_sources) as b
+        where b.source = 'credit'
     ) as s
     where i.id = s.source_id and i.status in ('sent', 'partial', 'paid') and i.status <> s.state;
     -- A payment has one place for its invoice: it holds the only one that it is applied to.

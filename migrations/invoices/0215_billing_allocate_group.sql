@@ -42,6 +42,7 @@ declare
     v_currencies text[];
     v_facilities uuid[];
     v_refused text[];
+    v_own text[];
     v_count integer;
     v_first integer := 1;
     v_currency text;
@@ -95,11 +96,15 @@ begin
     from billing.application_refusals as r
     where r.source_id = any (p_sources) and r.withdrawn is null;
 
+    select array_agg(a.source_id::text || a.invoice_id::text) into v_own
+    from billing.application_rows as a
+    where a.source_id = any (p_sources) and a.effective_until is null;
+
     for v_source in
         with wanted as (
             select b.source, b.source_id, b.label, b.currency, b.currency_unsaid, b.unapplied_cents, b.received_on
-            from billing.source_balances as b
-            where b.source_id = any (p_sources) and b.company_id = p_company and b.unapplied_cents > 0
+            from billing.balances_of_sources(p_sources) as b
+            where b.company_id = p_company and b.unapplied_cents > 0
         ),
         fitting as (
             select r.source_id, r.reference, r.place, m.invoice_id, m.invoice_number, i.status,
@@ -116,8 +121,7 @@ begin
             select f.source_id, f.reference, f.place, count(f.at) as outstanding, count(f.invoice_id) as found, min(f.at) filter (where f.sure) as at,
                 coalesce(string_agg(f.invoice_number, e'\x1f' order by f.invoice_number), '') as candidates,
                 string_agg(f.invoice_number || ' is ' || f.status, ', ' order by f.invoice_number) filter (where f.at is null) as settled,
-                bool_or(exists (select from billing.application_rows as a where a.invoice_id = f.invoice_id and a.source_id = f.source_id
-                    and a.effective_until is null)) as its_own
+                bool_or(f.source_id::text || f.invoice_id::text = any (v_own)) as its_own
             from fitting as f
             where f.place_of_fit = 1
             group by f.source_id, f.reference, f.place

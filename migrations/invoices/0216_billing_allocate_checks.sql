@@ -56,9 +56,9 @@ declare
     v_twice uuid[] := '{}';
     v_before jsonb;
 begin
-    select coalesce(array_agg(b.check_payment_id), '{}') into v_checks
-    from billing.check_balances as b
-    where (p_checks is null or b.check_payment_id = any (p_checks)) and b.unapplied_cents > 0;
+    select coalesce(array_agg(b.source_id), '{}') into v_checks
+    from billing.balances_of_sources(p_checks) as b
+    where b.source = 'check' and b.unapplied_cents > 0;
     if not p_again then
         v_twice := array(select distinct t.check_payment_id from billing.checks_received_twice as t
             where t.check_payment_id = any (v_checks) and not t.has_paid);

@@ -55,7 +55,7 @@ begin
     perform from billing.check_payments where id = p_source for no key update;
     perform from billing.payments where id = p_source for no key update;
     perform from billing.invoices where id = p_source for no key update;
-    select * into v_source from billing.source_balances as b where b.source_id = p_source;
+    select * into v_source from billing.balances_of_sources(array[p_source]);
     if not found then
         raise exception 'there is no check, payment or credit %', p_source using errcode = 'BF009',
             hint = 'select source, source_id, label, unapplied_cents from billing.source_balances where unapplied_cents > 0;';

@@ -29,9 +29,11 @@ billing.company_currency(uuid),
 billing.day_of(timestamptz),
 billing.amount_text(numeric, text),
 billing.balances_as_of(date, uuid[]),
+billing.balances_of_sources(uuid[]),
 billing.number_key(text),
 billing.one_series(uuid),
 billing.reference_tokens(text),
+billing.match_reference(uuid, uuid, text),
 billing.follow_sources(uuid[]),
 billing.record_applications(text[], uuid[], uuid[], bigint[], text, date, text),
 billing.end_applications(uuid[], text, date),
@@ -88,8 +90,9 @@ begin
     perform backfill.grant_to('backfill_auditor', 'execute on function billing.invoice_ordinal(text), '
         'billing.invoice_number(bigint), billing.assignment_of_week(uuid, uuid, uuid, date), '
         'billing.number_tail(text), billing.number_prefix(text), billing.number_key(text), billing.one_series(uuid), '
-        'billing.reference_tokens(text), billing.day_of(timestamptz), billing.amount_text(numeric, text), '
+        'billing.reference_tokens(text), billing.match_reference(uuid, uuid, text), billing.day_of(timestamptz), billing.amount_text(numeric, text), '
         'billing.is_currency(text), billing.company_currency(uuid), billing.balances_as_of(date, uuid[]), '
+        'billing.balances_of_sources(uuid[]), '
         'backfill.invoice_differences(text, staging.invoices, staging.invoices, jsonb, jsonb)');
 
     -- Loading a catalogue and its documents.

@@ -25,38 +25,77 @@ comment on column billing.uncovered_invoices.currency is 'Its currency.';
 comment on column billing.uncovered_invoices.issued_on is 'Day of issue, UTC.';
 comment on column billing.uncovered_invoices.uncovered_cents is 'Total less checks, payments, credits and write-offs, see billing.balances_as_of().';
 
-create view billing.payment_candidates as
-with unlinked as (
-    select
-        p.id,
-        p.company_id,
-        p.customer_id,
-        p.amount_cents,
-        p.currency,
-        billing.day_of(p.paid_at) as paid_on
+create function billing.unlinked_payments(p_before timestamptz)
+returns table (
+    id uuid, company_id uuid, customer_id uuid, amount_cents bigint, currency text, reference text, paid_on date
+)
+language sql stable
+rows 100000
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select p.id, p.company_id, p.customer_id, p.amount_cents::bigint, p.currency, p.reference, billing.day_of(p.paid_at)
     from billing.payments as p
-    where
-        p.invoice_id is null and p.status in ('pending', 'succeeded') and p.paid_at < (select backfill.as_of())
-        and not exists (
-            select from billing.application_entries as e
-            where e.source_id = p.id and e.source = 'payment' and e.effective_until is null
-        )
+    where p.invoice_id is null and p.status in ('pending', 'succeeded') and p.paid_at < p_before
+        and p.id not in (
+            select e.source_id from billing.application_entries as e where e.source = 'payment' and e.effective_until is null
+        );
+$$;
+
+comment on function billing.unlinked_payments(timestamptz) is
+'Payments that are pending or succeeded, paid before a moment, of which nothing is applied. A function and no view, so that they are planned for as
+many whatever the statistics of the table say.';
+
+create function billing.uncovered_now()
+returns table (
+    invoice_id uuid,
+    company_id uuid,
+    customer_id uuid,
+    invoice_number text,
+    currency text,
+    issued_on date,
+    uncovered_cents bigint
+)
+language sql stable
+rows 100000
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+    select u.* from billing.uncovered_invoices as u;
+$$;
+
+comment on function billing.uncovered_now() is 'billing.uncovered_invoices, planned for many whatever the statistics say.';
+
+create view billing.payment_candidates as
+with unlinked as materialized (
+    select * from billing.unlinked_payments((select backfill.as_of()))
 ),
 
 invoices as materialized (
-    select * from billing.uncovered_invoices
+    select * from billing.uncovered_now()
+),
+
+-- All of them before any is looked up.
+tokens as materialized (
+    select
+        u.id,
+        u.company_id,
+        r.token,
+        r.place
+    from unlinked as u
+    cross join lateral billing.reference_tokens(u.reference) as r
 ),
 
 fitting as (
     select
-        m.source_id as id,
-        m.place,
+        t.id,
+        t.place,
         m.invoice_id,
         m.bare,
         m.sure,
-        dense_rank() over (partition by m.source_id, m.place order by m.fit) as place_of_fit
-    from billing.reference_matches as m
-    where m.source = 'payment'
+        dense_rank() over (partition by t.id, t.place order by m.fit) as place_of_fit
+    from tokens as t
+    cross join lateral billing.match_reference(t.company_id, null, t.token) as m
 ),
 
 named as (
@@ -186,7 +225,7 @@ currency and open amount. Grain: one row for each payment and invoice.';
 comment on column billing.payment_candidates.payment_id is 'The payment.';
 comment on column billing.payment_candidates.invoice_id is 'The invoice.';
 comment on column billing.payment_candidates.found_by is
-'number: its number is in the reference, see billing.reference_matches; amount: customer, currency, open amount.';
+'number: its number is in the reference, see billing.match_reference(); amount: customer, currency, open amount.';
 comment on column billing.payment_candidates.bare is 'The reference has its digits only, without the letters of its series.';
 comment on column billing.payment_candidates.ambiguous is 'The same number fits another invoice as well, or is digits alone where the company has several series.';
 comment on column billing.payment_candidates.invoice_number is 'Its number.';

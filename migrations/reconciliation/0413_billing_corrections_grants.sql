@@ -25,6 +25,8 @@ billing.reconciliation_summary(),
 billing.reconciliation_samples(integer),
 backfill.billing_profiles(jsonb),
 backfill.payment_links(jsonb),
+billing.unlinked_payments(timestamptz),
+billing.uncovered_now(),
 billing.link_payment(uuid, uuid, text),
 billing.validate_constraints(),
 billing.require_profiles(),
@@ -64,6 +66,8 @@ begin
         'backfill.billing_profiles_rejects');
     perform backfill.grant_to('backfill_auditor',
         'select on billing.uncovered_invoices, billing.payment_candidates, billing.payment_review, backfill.payment_links_due');
+    perform backfill.grant_to('backfill_auditor',
+        'execute on function billing.unlinked_payments(timestamptz), billing.uncovered_now()');
     perform backfill.grant_to('backfill_operator', 'execute on function billing.link_payment(uuid, uuid, text)');
 
     -- Foreign keys and policies; those of the tables are written by billing.prepare_rls(), a tenant's by billing.enable_rls().

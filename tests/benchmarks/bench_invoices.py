@@ -77,8 +77,8 @@ def _files(folder: Path, count: int) -> tuple[Path, Path]:
         one.write("Number,Client,From,To,Date,Due,Total\n")
         two.write("Number,Description,Amount\n")
         for n in range(1, count + 1):
-            start, *others = (dt.date(1975, 1, 1) + dt.timedelta(days=n // 50 * 8 + days) for days in (0, 7, 9, 23))
-            one.write(f"INV-{n:06},F{n % 50},{start},{','.join(map(str, others))},500.00\n")
+            start, *others = (dt.date(1990, 1, 1) + dt.timedelta(days=n // 100 * 8 + days) for days in (0, 7, 9, 23))
+            one.write(f"INV-{n:06},F{n % 100},{start},{','.join(map(str, others))},500.00\n")
             for place in range(LINES):
                 two.write(f"INV-{n:06},Nights {place},100.00\n")
     return catalogue, lines
@@ -90,7 +90,7 @@ def _application(url: str) -> None:
         conn.execute("insert into billing.settings (company_id) select id from billing.companies")
         conn.execute(
             "insert into billing.facilities (company_id, name) select id, 'F' || n from billing.companies,"
-            " generate_series(0, 49) as n"
+            " generate_series(0, 99) as n"
         )
 
 
