@@ -33,7 +33,7 @@ declare
     v_piece text;
 begin
     place := 0;
-    foreach v_word in array regexp_split_to_array(upper(left(p_text, 2000)), '[\s\u00a0,;:#()&+]+') loop
+    foreach v_word in array regexp_split_to_array(upper(left(coalesce(p_text, ''), 2000)), '[\s\u00a0,;:#()&+]+') loop
         v_word := btrim(v_word, './-''"');
         continue when v_word = '';
         place := place + 1;

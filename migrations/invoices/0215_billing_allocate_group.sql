@@ -34,6 +34,9 @@ language plpgsql volatile
 security definer
 set search_path = pg_catalog, pg_temp
 set jit = off
+-- Few rows, found by their keys: to start workers for them takes longer than all the rest.
+set max_parallel_workers_per_gather = 0
+set random_page_cost = 1.1
 as $$
 declare
     v_invoices uuid[];

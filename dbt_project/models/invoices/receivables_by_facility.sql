@@ -10,6 +10,7 @@ with open_invoices as (
 )
 
 select
+    concat_ws(' ', open_invoices.facility_id, open_invoices.currency) as receivable_id,
     open_invoices.facility_id,
     facilities.facility,
     open_invoices.currency,

@@ -1,4 +1,5 @@
 select
+    concat_ws(' ', check_payment_id, same_as) as pair_id,
     check_payment_id,
     facility_id,
     check_number,
