@@ -45,8 +45,10 @@ begin
         from jsonb_to_recordset(v_held) as k (at integer, pack text, key integer)
         cross join (values ('a'), ('b')) as d (side)
         where not p_own and not (p_operation = 'I' and k.pack = p_table.pack_name and k.key = k.at)
+            -- Only of a column that is in u, below: of an update the key and what changed.
             and case when d.side = 'b' then v_before[k.at] and p_operation <> 'I' when p_operation = 'D' then false
-                else v_after[k.at] or p_operation = 'U' and p_table.columns[k.at] = any (p_table.key_columns) end
+                when p_operation = 'U' then coalesce(v_before[k.at], false) or p_table.columns[k.at] = any (p_table.key_columns)
+                else v_after[k.at] end
     loop
         select t.* into v_parent from backfill.tracked as t where t.pack_name = v_key.pack;
         select * into v_sql from backfill.hashed_images(p_log, v_parent, 'I', true, p_signed);

@@ -35,7 +35,14 @@ begin
     perform backfill.create_baseline_column('billing.invoices', 'customer_id', 'uuid');
     perform backfill.create_baseline_column('billing.invoices', 'currency', 'text', '''USD''');
 
+    -- A line is in the currency of its invoice; what is written here says it, so that no sum adds two of them.
+    perform backfill.create_baseline_column('billing.invoice_lines', 'currency', 'text');
+    perform backfill.create_baseline_column('billing.interest_accruals', 'currency', 'text');
+    perform backfill.create_baseline_column('billing.check_payment_applications', 'currency', 'text');
     perform backfill.track('billing.invoices', p_currency => 'currency');
+    perform backfill.track('billing.invoice_lines', p_currency => 'currency');
+    perform backfill.track('billing.interest_accruals', p_currency => 'currency');
+    perform backfill.track('billing.check_payment_applications', p_currency => 'currency');
     perform backfill.track('billing.customers', '{name}', null);
     perform backfill.track('billing.payments', '{reference,paid_at}', 'amount_cents', 'currency');
 end;

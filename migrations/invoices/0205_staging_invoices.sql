@@ -57,6 +57,7 @@ create table staging.invoice_lines (
     hours numeric(9, 2),
     rate_cents bigint,
     amount_cents bigint not null,
+    currency text not null,
     file_sha256 text,
     line bigint,
     primary key (company_id, invoice_number, line_no),
@@ -72,6 +73,7 @@ comment on column staging.invoice_lines.week_start is 'First day of the week wor
 comment on column staging.invoice_lines.hours is 'Hours worked.';
 comment on column staging.invoice_lines.rate_cents is 'Cents an hour.';
 comment on column staging.invoice_lines.amount_cents is 'Amount in the minor unit of the invoice''s currency; credits are negative.';
+comment on column staging.invoice_lines.currency is 'Currency of its invoice.';
 comment on column staging.invoice_lines.file_sha256 is 'The file it came from; null: given by hand.';
 comment on column staging.invoice_lines.line is 'Line in that file.';
 
@@ -129,7 +131,7 @@ do $do$
 begin
     perform backfill.track('billing.facility_aliases', '{alias}', null);
     perform backfill.track('staging.invoices', '{invoice_number}', 'total_cents', 'currency');
-    perform backfill.track('staging.invoice_lines', '{invoice_number,line_no}', 'amount_cents');
+    perform backfill.track('staging.invoice_lines', '{invoice_number,line_no}', 'amount_cents', 'currency');
     perform backfill.track('staging.invoice_documents', '{invoice_number}', null);
     perform backfill.seal_table('staging.invoices', 'file_sha256', '{invoices}');
     perform backfill.seal_table('staging.invoice_lines', 'file_sha256', '{invoices}');

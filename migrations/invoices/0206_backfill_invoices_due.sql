@@ -208,7 +208,8 @@ select
     l.week_start,
     l.hours,
     l.rate_cents,
-    l.amount_cents
+    l.amount_cents,
+    l.currency
 from staging.invoices as s
 inner join billing.invoices as i on s.invoice_id = i.id
 inner join staging.invoice_lines as l on s.company_id = l.company_id and s.invoice_number = l.invoice_number

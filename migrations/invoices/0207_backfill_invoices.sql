@@ -72,9 +72,9 @@ begin
     end loop;
 
     execute 'insert into billing.invoice_lines (id, company_id, invoice_id, line_no, description, contractor_id, assignment_id, '
-        'week_start, hours, rate_cents, amount_cents, variance_flagged) '
+        'week_start, hours, rate_cents, amount_cents, currency, variance_flagged) '
         'select backfill.business_id(''invoice line'', d.invoice_id::text, d.line_no::text), d.company_id, d.invoice_id, d.line_no, '
-        'd.description, d.contractor_id, d.assignment_id, d.week_start, d.hours, d.rate_cents, d.amount_cents, false '
+        'd.description, d.contractor_id, d.assignment_id, d.week_start, d.hours, d.rate_cents, d.amount_cents, d.currency, false '
         'from backfill.invoice_lines_due as d ' || v_only;
     return jsonb_build_object('watermarks', v_marks);
 end;

@@ -68,9 +68,9 @@ begin
         p_given.invoice_number, p_given.facility_id, p_given.period_start, p_given.period_end, p_given.sent_at,
         p_given.due_date, p_given.total_cents, p_given.actor, p_given.currency);
     insert into staging.invoice_lines (company_id, invoice_number, line_no, description, contractor_id, week_start, hours,
-        rate_cents, amount_cents)
+        rate_cents, amount_cents, currency)
     select p_given.company_id, p_given.invoice_number, l.line_no, l.description, l.contractor_id, l.week_start, l.hours,
-        l.rate_cents, l.amount_cents
+        l.rate_cents, l.amount_cents, p_given.currency
     from billing.lines_of(p_lines) as l;
 end;
 $$;

@@ -40,10 +40,10 @@ begin
     from billing.lines_of(p_lines) as l
     returning * into v_invoice;
     insert into billing.invoice_lines (company_id, invoice_id, line_no, description, contractor_id, assignment_id, week_start,
-        hours, rate_cents, amount_cents)
+        hours, rate_cents, amount_cents, currency)
     select p_company, v_invoice.id, l.line_no, l.description, l.contractor_id,
         billing.assignment_of_week(p_company, l.contractor_id, p_facility, coalesce(l.week_start, p_period_start)),
-        l.week_start, l.hours, l.rate_cents, l.amount_cents
+        l.week_start, l.hours, l.rate_cents, l.amount_cents, v_invoice.currency
     from billing.lines_of(p_lines) as l;
     return v_invoice;
 end;

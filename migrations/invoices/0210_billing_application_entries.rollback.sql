@@ -28,7 +28,7 @@ begin
     perform backfill.drop_baseline_column('billing.check_payments', 'currency');
     perform backfill.drop_baseline_column('billing.settings', 'currency');
     perform backfill.track('billing.check_payments', '{check_number}', 'amount_cents');
-    perform backfill.track('billing.check_payment_applications', '{check_payment_id,invoice_id}', 'amount_cents');
+    perform backfill.track('billing.check_payment_applications', '{check_payment_id,invoice_id}', 'amount_cents', 'currency');
 end;
 $do$;
 drop function billing.is_currency(text);

@@ -65,11 +65,12 @@ begin
     ) as l;
     return query
     insert into billing.interest_accruals
-        (id, company_id, invoice_id, accrued_from, accrued_through, base_cents, annual_bps, amount_cents)
+        (id, company_id, invoice_id, accrued_from, accrued_through, base_cents, annual_bps, amount_cents, currency)
     select backfill.business_id('interest', o.id::text, p_as_of::text), o.company_id, o.id, o.since, p_as_of, o.open_cents,
-        o.interest_annual_bps, round(o.open_cents * o.interest_annual_bps::numeric * (p_as_of - o.since) / 3650000)
+        o.interest_annual_bps, round(o.open_cents * o.interest_annual_bps::numeric * (p_as_of - o.since) / 3650000),
+        o.currency
     from (
-        select b.invoice_id as id, b.company_id, b.open_cents, s.interest_annual_bps,
+        select b.invoice_id as id, b.company_id, b.open_cents, b.currency, s.interest_annual_bps,
             greatest(b.due_date, (
                 select max(a.accrued_through) from billing.interest_accruals as a where a.invoice_id = b.invoice_id
             )) as since

@@ -78,10 +78,11 @@ begin
     from jsonb_to_recordset(v_rows) as r (source text, source_id uuid, invoice_id uuid, cents bigint)
     where r.source = 'check' and a.check_payment_id = r.source_id and a.invoice_id = r.invoice_id;
     insert into billing.check_payment_applications
-        (id, company_id, check_payment_id, invoice_id, amount_cents, effective_from, reason, run_id)
+        (id, company_id, check_payment_id, invoice_id, amount_cents, currency, effective_from, reason, run_id)
     select backfill.business_id('application', r.source_id::text, r.invoice_id::text), r.company_id, r.source_id, r.invoice_id, r.cents,
-        r.day, p_reason, v_run
-    from jsonb_to_recordset(v_rows) as r (source text, source_id uuid, invoice_id uuid, cents bigint, company_id uuid, day date)
+        r.currency, r.day, p_reason, v_run
+    from jsonb_to_recordset(v_rows) as r (source text, source_id uuid, invoice_id uuid, cents bigint, company_id uuid, currency text,
+        day date)
     where r.source = 'check' and not exists (
         select from billing.check_payment_applications as a where a.check_payment_id = r.source_id and a.invoice_id = r.invoice_id);
 

@@ -101,7 +101,9 @@ begin
             'description', format('Fee for returned check %s', v_check.check_number), 'amount_cents', p_fee_cents)));
         update billing.invoices
         set currency = coalesce(upper(btrim(v_check.currency)), billing.company_currency(v_check.company_id))
-        where id = v_fee.id;
+        where id = v_fee.id
+        returning * into v_fee;
+        update billing.invoice_lines set currency = v_fee.currency where invoice_id = v_fee.id;
         return query select 'fee', v_fee.invoice_number, p_fee_cents;
     end if;
     if v_opened then

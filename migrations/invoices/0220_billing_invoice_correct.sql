@@ -137,11 +137,11 @@ begin
     if p_changes ? 'lines' then
         delete from billing.invoice_lines where invoice_id = p_invoice;
         insert into billing.invoice_lines (id, company_id, invoice_id, line_no, description, contractor_id, assignment_id,
-            week_start, hours, rate_cents, amount_cents, variance_flagged)
+            week_start, hours, rate_cents, amount_cents, currency, variance_flagged)
         select backfill.business_id('invoice line', p_invoice::text, l.line_no::text), v_old.company_id, p_invoice, l.line_no,
             l.description, l.contractor_id, billing.assignment_of_week(
                 v_old.company_id, l.contractor_id, v_old.facility_id, coalesce(l.week_start, v_new.period_start)
-            ), l.week_start, l.hours, l.rate_cents, l.amount_cents, false
+            ), l.week_start, l.hours, l.rate_cents, l.amount_cents, v_old.currency, false
         from billing.lines_of(p_changes -> 'lines') as l;
     end if;
     if v_new.sent_at is null or v_new.due_date is null or v_new.period_start is null or v_new.period_end is null

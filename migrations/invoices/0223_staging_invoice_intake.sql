@@ -133,13 +133,13 @@ begin
     from pg_temp.intake as n
     where n.reason is null and not n.staged;
     insert into staging.invoice_lines (company_id, invoice_number, line_no, description, contractor_id, week_start, hours,
-        rate_cents, amount_cents, file_sha256, line)
-    select p_company, n.number, l.line_no, l.description, l.contractor_id, l.week_start, l.hours, l.rate_cents, l.amount_cents,
+        rate_cents, amount_cents, currency, file_sha256, line)
+    select p_company, n.number, l.line_no, l.description, l.contractor_id, l.week_start, l.hours, l.rate_cents, l.amount_cents, n.currency,
         p_lines_file, l.line
     from pg_temp.intake_lines as l
     join pg_temp.intake as n on n.key = l.key and n.reason is null and not n.staged
     union all
-    select p_company, n.number, 1, staging.summary_line(n.number), null, null, null, null, n.total_cents, p_file, n.line
+    select p_company, n.number, 1, staging.summary_line(n.number), null, null, null, null, n.total_cents, n.currency, p_file, n.line
     from pg_temp.intake as n
     where n.reason is null and not n.staged and p_lines_file is null;
 

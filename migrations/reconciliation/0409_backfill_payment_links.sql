@@ -75,7 +75,7 @@ select
     c.uncovered_cents,
     case
         when c.payment_id is null then 'no invoice is named, and none has this customer, currency and open amount'
-        else concat_ws(
+        else coalesce(nullif(concat_ws(
                 '; ',
                 case when c.refused is not null then format('a person said no: %s', c.refused) end,
                 case
@@ -116,7 +116,7 @@ select
                     when (c.found_by = 'amount' or c.bare) and c.payments_for_invoice > 1
                         then format('%s payments could be for it', c.payments_for_invoice)
                 end
-            )
+            ), ''), 'another invoice that it names is in doubt')
     end as doubt
 from billing.payments as p
 left join billing.payment_candidates as c on p.id = c.payment_id

@@ -158,7 +158,7 @@ def _columns(
     path: Path, names: list[str], headers: Mapping[str, Sequence[str]], optional: frozenset[str]
 ) -> dict[str, int]:
     found: dict[str, int] = {}
-    known = [" ".join(name.split()).casefold() for name in names]
+    known = [" ".join(name.replace("_", " ").split()).casefold() for name in names]  # issue_date, as a database has it
     for field, wanted in headers.items():
         places = [known.index(name.casefold()) for name in wanted if name.casefold() in known]
         if len(places) > 1 or any(known.count(known[place]) > 1 for place in places):

@@ -100,8 +100,8 @@ _BARE_STAGING = """
     select gen_random_uuid(), f.company_id, c.number, f.id, c.period_start, c.period_end, c.sent_on, c.due_date,
         c.total * 100, 'bare', 'USD'
     from c join billing.facilities as f on f.name = c.client;
-    insert into staging.invoice_lines (company_id, invoice_number, line_no, description, amount_cents)
-    select s.company_id, l.number, row_number() over (partition by l.number), l.description, l.amount * 100
+    insert into staging.invoice_lines (company_id, invoice_number, line_no, description, amount_cents, currency)
+    select s.company_id, l.number, row_number() over (partition by l.number), l.description, l.amount * 100, 'USD'
     from l join staging.invoices as s on s.invoice_number = l.number
 """
 _BARE = """

@@ -355,8 +355,8 @@ def stage(world: World, facility: uuid.UUID, number: str, *, week: int = 1, tota
         {"company": world.company, "number": number, "facility": facility, "week": week, "total": total},
     )
     world.conn.execute(
-        "insert into staging.invoice_lines (company_id, invoice_number, line_no, description, amount_cents)"
-        " values (%s, %s, 1, 'Services', %s)",
+        "insert into staging.invoice_lines (company_id, invoice_number, line_no, description, amount_cents, currency)"
+        " values (%s, %s, 1, 'Services', %s, 'USD')",
         [world.company, number, total],
     )
     if began:
