@@ -114,7 +114,8 @@ def test_the_log_shows_the_login_beside_whom_somebody_claims_to_be(loaded: str, 
         ("delete from staging.invoice_lines where invoice_number = 'INV-0002'",
          "staging.invoice_lines: 77 rows of catalogue.csv were staged, 76 are there"),
         ("""insert into staging.invoice_lines
-            select company_id, invoice_number, 9, 'x', null, null, null, null, 1, 'USD' from staging.invoices limit 1""",
+            select company_id, invoice_number, 9, 'x', null, null, null, null, 1, 'USD' from staging.invoices
+            limit 1""",
          "staging.invoice_lines: 0 rows of no file were staged, 1 are there"),
     ],
 )  # fmt: skip

@@ -75,6 +75,64 @@ def test_the_same_check_in_two_sessions_pays_once(database_url: str) -> None:
         assert (after.invoice("INV-1")["amount_paid_cents"], after.unapplied(check), after.faults()) == (6_000, 0, [])
 
 
+def test_a_payment_that_two_people_apply_is_spent_once(database_url: str) -> None:
+    with psycopg.connect(database_url) as conn:
+        world = World.create(conn)
+        facility, customer = world.facility(), world.customer()
+        invoices = [world.issue(facility, f"INV-{n}", 10_000, customer=customer, on=f"2024-0{n}-01") for n in (1, 2, 3)]
+        paid = world.payment(customer, 10_000)
+
+    def apply(invoice: uuid.UUID) -> Callable[[World], None]:
+        return lambda mine: void(mine.apply(paid, invoice, 10_000))
+
+    errors = at_once(database_url, world.company, *map(apply, invoices))
+    assert [getattr(error, "sqlstate", error) for error in errors] == ["BF033", "BF033"]
+    with psycopg.connect(database_url) as conn:
+        after = World(conn, world.company)
+        assert (after.left(paid), after.faults()) == (0, [])
+        assert after.value("select sum(amount_paid_cents) from billing.invoices") == 10_000
+
+
+def test_checks_links_and_people_at_once_pay_no_invoice_twice(database_url: str) -> None:
+    with psycopg.connect(database_url) as conn:
+        world = World.create(conn)
+        facilities, customer = [world.facility(name) for name in ("Hillside", "Lakeview", "Seaside")], world.customer()
+        for number in range(30):
+            world.issue(
+                facilities[number % 3], f"INV-{number:04}", 10_000, customer=customer,
+                on=f"2024-01-{number // 3 + 1:02}",
+            )  # fmt: skip
+            world.payment(customer, 6_000, f"INV-{number}")
+        checks = [world.check(facilities[number % 3], 9_000, f"INV-{number}") for number in range(24)]
+
+    def allocate(mine: World) -> None:
+        for check in checks:
+            mine.allocate(check)
+            mine.conn.commit()
+
+    def link(mine: World) -> None:
+        for _ in range(3):
+            mine.conn.execute("select backfill.run('payment_links', '{}', 1000)")
+            mine.conn.commit()
+
+    def use_up(mine: World) -> None:
+        for facility in facilities:
+            mine.conn.execute("select * from billing.allocate_on_account(p_facility => %s)", [facility])
+            mine.conn.commit()
+
+    assert at_once(database_url, world.company, allocate, link, use_up, allocate) == []
+    with psycopg.connect(database_url) as conn:
+        after = World(conn, world.company)
+        assert after.faults() == []
+        sums = after.row(
+            "select min(open_cents) as least, sum(applied_cents) as applied, sum(opening_cents) as opening"
+            " from billing.invoice_balances"
+        )
+        assert (sums["least"] >= 0, sums["opening"]) == (True, 0)
+        assert sums["applied"] == after.value("select sum(applied_cents) from billing.source_balances")
+        assert after.value("select min(amount_cents - applied_cents) from billing.source_balances") >= 0
+
+
 def void(_: object) -> None:
     """Nothing: what a session did is looked at in the tables."""
 
