@@ -13,6 +13,8 @@ begin
     perform backfill.track('billing.invoice_lines', '{invoice_id,line_no}', 'amount_cents');
     perform backfill.track('billing.interest_accruals', '{invoice_id,accrued_through}', 'amount_cents');
     perform backfill.track('billing.check_payment_applications', '{check_payment_id,invoice_id}', 'amount_cents');
+    perform backfill.drop_baseline_column('billing.invoices', 'voided_on');
+    perform backfill.drop_baseline_column('billing.invoices', 'last_sent_at');
     perform backfill.drop_baseline_column('billing.invoices', 'currency');
     perform backfill.drop_baseline_column('billing.invoices', 'customer_id');
     perform backfill.track('billing.invoices', '{invoice_number}', 'total_cents', p_void => '{status,void}');

@@ -34,6 +34,9 @@ begin
 
     perform backfill.create_baseline_column('billing.invoices', 'customer_id', 'uuid');
     perform backfill.create_baseline_column('billing.invoices', 'currency', 'text', '''USD''');
+    -- When it was sent again, and since when it is void: its own dates stay what they were.
+    perform backfill.create_baseline_column('billing.invoices', 'last_sent_at', 'timestamp with time zone');
+    perform backfill.create_baseline_column('billing.invoices', 'voided_on', 'date');
 
     -- A line is in the currency of its invoice; what is written here says it, so that no sum adds two of them.
     perform backfill.create_baseline_column('billing.invoice_lines', 'currency', 'text');

@@ -104,7 +104,8 @@ as $$
         coalesce(a.checks, 0)::bigint, coalesce(a.payments, 0)::bigint, coalesce(a.credits, 0)::bigint, coalesce(a.write_offs, 0)::bigint,
         o.cents::bigint, coalesce(g.cents, 0)::bigint, (coalesce(a.cents, 0) + o.cents)::bigint,
         (i.total_cents - coalesce(a.cents, 0))::bigint,
-        case when i.status in ('draft', 'void') then 0
+        -- Void from a day on; one that does not say since when is void as of any day.
+        case when i.status = 'draft' or i.status = 'void' and (i.voided_on is null or i.voided_on <= p_day) then 0
             else i.total_cents - coalesce(a.cents, 0) - o.cents + coalesce(g.cents, 0) end::bigint
     from billing.invoices as i
     left join (
@@ -139,7 +140,7 @@ $$;
 comment on function billing.balances_as_of(date, uuid[]) is
 'Each invoice with what is applied to it on a day (from <= day < until), in the minor unit of its currency: checks, payments, credits,
 write-offs, opening (what it says is paid and no row explains, counted from its issue), given (of a credit: what it paid elsewhere),
-applied (their sum), uncovered (total less the rows) and open = total - applied + given; 0 for drafts and void ones. The only place
+applied (their sum), uncovered (total less the rows) and open = total - applied + given; 0 for drafts and, from their day on, void ones. The only place
 where an open amount is computed. As of infinity: as it stands. Invoices: only these, found by their keys.';
 
 create view billing.invoice_balances as

@@ -59,34 +59,57 @@ begin
     from (
         select i.id
         from billing.invoices as i
-        where i.origin = 'app' and i.status in ('sent', 'partial') and i.due_date < p_as_of and (p_invoice is null or i.id = p_invoice)
+        where i.origin = 'app' and i.due_date < p_as_of and (p_invoice is null or i.id = p_invoice)
+            and (i.status in ('sent', 'partial') or (i.status = 'paid' and exists (
+                -- Paid late: the days before it was paid bear interest.
+                select from billing.application_rows as r
+                where r.invoice_id = i.id and greatest(r.effective_from, r.effective_until) > i.due_date)))
         order by i.id
         for no key update
     ) as l;
     return query
+    with due as (
+        select i.id, i.company_id, i.currency, s.interest_annual_bps as bps,
+            greatest(i.due_date, (select max(a.accrued_through) from billing.interest_accruals as a where a.invoice_id = i.id)) as since
+        from billing.invoices as i
+        join billing.settings as s on s.company_id = i.company_id
+        where i.id = any (v_locked)
+    ),
+    -- A new stretch begins wherever something begins or ends to be paid.
+    cuts as (
+        select d.id, d.since as day from due as d where d.since < p_as_of
+        union
+        select d.id, e.day
+        from due as d
+        join billing.application_rows as r on r.invoice_id = d.id and r.invoice_id = any (v_locked)
+        cross join lateral (values (r.effective_from), (r.effective_until)) as e (day)
+        where e.day > d.since and e.day < p_as_of
+    ),
+    stretches as (
+        select c.id, c.day, coalesce(lead(c.day) over (partition by c.id order by c.day), p_as_of) - c.day as days
+        from cuts as c
+    ),
+    owed as (
+        select s.id, max(b.open_cents) as base, sum(greatest(b.open_cents, 0)::numeric * s.days) as cent_days
+        from stretches as s
+        cross join lateral billing.balances_as_of(s.day, array[s.id]) as b
+        group by s.id
+    )
     insert into billing.interest_accruals
         (id, company_id, invoice_id, accrued_from, accrued_through, base_cents, annual_bps, amount_cents, currency)
-    select backfill.business_id('interest', o.id::text, p_as_of::text), o.company_id, o.id, o.since, p_as_of, o.open_cents,
-        o.interest_annual_bps, round(o.open_cents * o.interest_annual_bps::numeric * (p_as_of - o.since) / 3650000),
-        o.currency
-    from (
-        select b.invoice_id as id, b.company_id, b.open_cents, b.currency, s.interest_annual_bps,
-            greatest(b.due_date, (
-                select max(a.accrued_through) from billing.interest_accruals as a where a.invoice_id = b.invoice_id
-            )) as since
-        from billing.balances_as_of('infinity', v_locked) as b
-        join billing.settings as s on s.company_id = b.company_id
-        where b.open_cents > 0
-    ) as o
+    select backfill.business_id('interest', d.id::text, p_as_of::text), d.company_id, d.id, d.since, p_as_of, o.base, d.bps,
+        round(o.cent_days * d.bps / 3650000), d.currency
+    from due as d
+    join owed as o on o.id = d.id
     -- Days whose interest rounds to nothing stay for the next time.
-    where o.since < p_as_of
-        and round(o.open_cents * o.interest_annual_bps::numeric * (p_as_of - o.since) / 3650000) > 0
+    where round(o.cent_days * d.bps / 3650000) > 0
     returning *;
 end;
 $$;
 
 comment on function billing.write_interest(date, uuid) is
-'Simple interest on the open amount, for the days since the due date or the last accrual; never for origin backfill.';
+'Simple interest, actual/365, for the days since the due date or the last accrual, each on what was open that day; base_cents is the most that was. Also of
+what was paid late since; never for origin backfill.';
 
 create function billing.accrue_overdue_interest(p_as_of date) returns setof billing.interest_accruals
 language sql volatile

@@ -52,12 +52,13 @@ as $$
 declare
     v_rows jsonb;
     v_run uuid := backfill.open_run();
+    v_over text;
 begin
     -- What goes beyond what is open explains what the invoice said was paid without a row.
     select jsonb_agg(jsonb_build_object('place', n.place, 'source', n.source, 'source_id', n.source_id, 'invoice_id', n.invoice_id,
         'cents', n.cents, 'company_id', b.company_id, 'currency', coalesce(b.currency, billing.company_currency(b.company_id)),
         'said', greatest(0, least(n.cents, n.running - b.open_cents)),
-        'day', coalesce(p_day, greatest(m.received_on, b.issued_on, f.free_from))) order by n.place)
+        'day', coalesce(p_day, greatest(m.received_on, b.issued_on, f.free_from, o.open_from))) order by n.place)
     into v_rows
     from (
         select w.*, sum(w.cents) over (partition by w.invoice_id order by w.place) as running
@@ -71,7 +72,14 @@ begin
         from billing.application_entries as e
         where e.source_id = any (p_source_id) and e.effective_until > e.effective_from
         group by e.source_id
-    ) as f on f.source_id = n.source_id;
+    ) as f on f.source_id = n.source_id
+    left join (
+        -- And an invoice that something else paid until a day is open from that day on.
+        select e.invoice_id, max(e.effective_until) as open_from
+        from billing.application_entries as e
+        where e.invoice_id = any (p_invoice) and e.effective_until > e.effective_from
+        group by e.invoice_id
+    ) as o on o.invoice_id = n.invoice_id;
 
     update billing.check_payment_applications as a
     set amount_cents = a.amount_cents + r.cents
@@ -108,6 +116,25 @@ begin
     where i.id = t.invoice_id and t.cents <> 0;
     perform billing.follow_sources(array(select distinct w.id from unnest(p_source, p_source_id) as w (source, id)
         where w.source in ('payment', 'credit')));
+    if p_day is not null then
+        -- A day that a person gave: as of no day more may be paid than is owed.
+        select format('%s would have %s too much paid on %s', b.invoice_number, billing.amount_text(-b.open_cents, b.currency), c.day)
+        into v_over
+        from (
+            select distinct r.invoice_id, e.day
+            from billing.application_rows as r
+            cross join lateral (values (r.effective_from), (r.effective_until)) as e (day)
+            where r.invoice_id = any (p_invoice) and e.day is not null
+        ) as c
+        cross join lateral billing.balances_as_of(c.day, array[c.invoice_id]) as b
+        where b.open_cents < 0
+        order by c.day
+        limit 1;
+        if found then
+            raise exception 'on % nothing can be applied: %', p_day, v_over using errcode = 'BF033',
+                hint = 'Give a later day, or none: it then counts from the day on which it can.';
+        end if;
+    end if;
 end;
 $$;
 

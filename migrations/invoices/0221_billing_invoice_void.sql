@@ -3,8 +3,7 @@
 -- depends: 0220_billing_invoice_correct
 
 create function billing.resend_invoice(
-    p_invoice uuid, p_sent_at timestamptz, p_reason text, p_due_date date default null,
-    p_actor text default session_user
+    p_invoice uuid, p_sent_at timestamptz, p_reason text, p_actor text default session_user
 ) returns billing.invoices
 language plpgsql volatile
 security definer
@@ -14,32 +13,28 @@ declare
     v_action record;
     v_invoice billing.invoices;
 begin
-    v_action := billing.begin_action('resend', p_invoice, p_actor,
-        jsonb_build_object('reason', p_reason, 'sent_at', p_sent_at, 'due_date', p_due_date));
+    v_action := billing.begin_action('resend', p_invoice, p_actor, jsonb_build_object('reason', p_reason, 'sent_at', p_sent_at));
     v_invoice := v_action.invoice;
     if v_invoice.status not in ('sent', 'partial') then
         raise exception 'invoice % is %: only what is outstanding is sent again', v_invoice.invoice_number, v_invoice.status
             using errcode = 'BF302';
     end if;
-    if p_sent_at is null or p_sent_at < v_invoice.sent_at then
-        raise exception 'invoice % was sent at %: it cannot be sent again before that', v_invoice.invoice_number, v_invoice.sent_at
-            using errcode = 'BF302';
+    if p_sent_at is null or p_sent_at < coalesce(v_invoice.last_sent_at, v_invoice.sent_at) then
+        raise exception 'invoice % was sent at %: it cannot be sent again before that', v_invoice.invoice_number,
+            coalesce(v_invoice.last_sent_at, v_invoice.sent_at) using errcode = 'BF302';
     end if;
-    update billing.invoices
-    set sent_at = p_sent_at, due_date = coalesce(p_due_date, greatest(due_date, (p_sent_at at time zone 'UTC')::date))
-    where id = p_invoice
-    returning * into v_invoice;
+    update billing.invoices set last_sent_at = p_sent_at where id = p_invoice returning * into v_invoice;
     perform billing.end_action(v_action.opened, 'resending', v_invoice);
     return v_invoice;
 end;
 $$;
 
-comment on function billing.resend_invoice(uuid, timestamptz, text, date, text) is
-'Records that an outstanding invoice was sent again, with its new due date (default: the old one, or the day of sending where
-that is later). Notifies nobody; the sending before it stays in backfill.change_log. A run with its reason.';
+comment on function billing.resend_invoice(uuid, timestamptz, text, text) is
+'Records that an outstanding invoice was sent again: last_sent_at. Its issue date and its due date stay, and so does its age. Notifies nobody. A run with
+its reason.';
 
 create function billing.void_invoice(
-    p_invoice uuid, p_reason text, p_actor text default session_user
+    p_invoice uuid, p_reason text, p_actor text default session_user, p_on date default null
 ) returns billing.invoices
 language plpgsql volatile
 security definer
@@ -48,25 +43,31 @@ as $$
 declare
     v_action record;
     v_invoice billing.invoices;
+    v_day date := coalesce(p_on, billing.day_of(backfill.run_time()));
 begin
     select * into v_invoice from billing.invoices where id = p_invoice;
     if v_invoice.status = 'void' then
         return v_invoice;
     end if;
-    v_action := billing.begin_action('void', p_invoice, p_actor, jsonb_build_object('reason', p_reason));
+    v_action := billing.begin_action('void', p_invoice, p_actor, jsonb_build_object('reason', p_reason, 'on', v_day));
     v_invoice := v_action.invoice;
+    if v_day < billing.day_of(v_invoice.sent_at) or v_day > billing.day_of(backfill.run_time()) then
+        raise exception 'invoice % cannot be void from % on: that is before its issue, or still to come', v_invoice.invoice_number, v_day
+            using errcode = 'BF302';
+    end if;
     if billing.covered_cents(p_invoice) <> 0 then
         raise exception 'invoice % has % cents paid: it cannot be void', v_invoice.invoice_number, billing.covered_cents(p_invoice)
             using errcode = 'BF302', hint = 'Take it back first: billing.unapply(application, reason), see billing.applications.';
     end if;
-    update billing.invoices set status = 'void' where id = p_invoice returning * into v_invoice;
+    update billing.invoices set status = 'void', voided_on = v_day where id = p_invoice returning * into v_invoice;
     perform billing.end_action(v_action.opened, 'voiding', v_invoice);
     return v_invoice;
 end;
 $$;
 
-comment on function billing.void_invoice(uuid, text, text) is
-'Voids an invoice on which nothing is paid; its number stays used. Again is harmless. A run with its reason.';
+comment on function billing.void_invoice(uuid, text, text, date) is
+'Voids an invoice on which nothing is paid, from a day on (default: today): as of a day before it, it was owed. Its number stays used. Again is harmless. A run
+with its reason.';
 
 create function billing.delete_invoice(
     p_invoice uuid, p_reason text, p_owner_confirmation text default null, p_actor text default session_user

@@ -161,14 +161,14 @@ def test_what_is_not_overdue_bears_none(lending: World, state: str) -> None:
     if state != "draft":
         lending.send(invoice, due={"not yet due": "2024-04-30", "no due date": None}.get(state, "2024-04-01"))
     if state == "paid":
-        lending.allocate(lending.check(facility, 365_000))
+        lending.allocate(lending.check(facility, 365_000, on="2024-03-20"))
     assert lending.rows("select * from billing.accrue_overdue_interest('2024-04-30')") == []
 
 
 def test_only_what_is_open_bears_interest(lending: World) -> None:
     facility = lending.facility()
     lending.send(lending.forward(facility, total=365_000), due="2024-04-01")
-    lending.allocate(lending.check(facility, 292_000))
+    lending.allocate(lending.check(facility, 292_000, on="2024-03-20"))
     assert lending.row("select * from billing.accrue_overdue_interest('2024-04-11')")["amount_cents"] == 200
 
 

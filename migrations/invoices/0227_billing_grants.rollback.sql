@@ -19,7 +19,7 @@ begin
         'billing.number_tail(text), billing.number_prefix(text), billing.number_key(text), billing.one_series(uuid), '
         'billing.reference_tokens(text), billing.match_reference(uuid, uuid, text), billing.day_of(timestamptz), billing.amount_text(numeric, text), '
         'billing.is_currency(text), billing.company_currency(uuid), billing.balances_as_of(date, uuid[]), '
-        'billing.balances_of_sources(uuid[]), '
+        'billing.balances_of_sources(uuid[]), billing.aging(date, text), billing.statement(uuid, date, date), '
         'backfill.invoice_differences(text, staging.invoices, staging.invoices, jsonb, jsonb)');
     perform backfill.revoke_from('backfill_operator', 'execute on function staging.client_key(text), '
         'staging.begin_invoices(), billing.keep_facility_aliases(uuid, jsonb), staging.take_aliases(uuid), '
@@ -36,8 +36,8 @@ begin
         'billing.withdraw_refusal(uuid, uuid, text), billing.write_off(uuid, bigint, text, text, date), '
         'billing.return_check(uuid, date, text, bigint), '
         'billing.correct_invoice(uuid, jsonb, text, text), '
-        'billing.resend_invoice(uuid, timestamptz, text, date, text), '
-        'billing.void_invoice(uuid, text, text), billing.delete_invoice(uuid, text, text, text)');
+        'billing.resend_invoice(uuid, timestamptz, text, text), '
+        'billing.void_invoice(uuid, text, text, date), billing.delete_invoice(uuid, text, text, text)');
     perform backfill.revoke_from('backfill_operator', 'execute on function billing.smoke_test()');
 end;
 $do$;
@@ -70,6 +70,8 @@ billing.day_of(timestamptz),
 billing.amount_text(numeric, text),
 billing.balances_as_of(date, uuid[]),
 billing.balances_of_sources(uuid[]),
+billing.aging(date, text),
+billing.statement(uuid, date, date),
 billing.number_key(text),
 billing.one_series(uuid),
 billing.reference_tokens(text),
@@ -96,8 +98,8 @@ billing.begin_action(text, uuid, text, jsonb),
 billing.end_action(boolean, text, billing.invoices),
 billing.covered_cents(uuid),
 billing.correct_invoice(uuid, jsonb, text, text),
-billing.resend_invoice(uuid, timestamptz, text, date, text),
-billing.void_invoice(uuid, text, text),
+billing.resend_invoice(uuid, timestamptz, text, text),
+billing.void_invoice(uuid, text, text, date),
 billing.delete_invoice(uuid, text, text, text),
 staging.client_key(text),
 staging.begin_invoices(),

@@ -1,0 +1,2 @@
+drop function billing.statement(uuid, date, date);
+drop function billing.aging(date, text);
