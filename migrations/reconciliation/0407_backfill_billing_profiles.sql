@@ -135,6 +135,9 @@ select
     ) as reason
 from backfill.change_log as c
 inner join backfill.backfill_log as l on c.run_id = l.run_id
+-- What somebody has changed since, also by hand, stands no longer.
+inner join billing.invoices as i
+    on (c.after ->> 'id')::uuid = i.id and (c.after ->> 'billing_profile_id')::uuid = i.billing_profile_id
 where
     l.backfill = 'billing_profiles' and l.mode = 'apply' and l.status in ('succeeded', 'partial')
     and c.table_name = 'billing.invoices' and c.operation = 'UPDATE'

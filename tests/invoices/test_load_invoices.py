@@ -288,3 +288,55 @@ def test_the_issue_date_is_a_day_in_the_files_time_zone(office: World, settings:
     local: dict[str, Any] = {"invoices": {"time_zone": "America/New_York"}}
     load_invoices(replace(settings, tables=local), write(tmp_path, "a.csv", row("INV-1")))
     assert office.value("select sent_at at time zone 'UTC' from staging.invoices").isoformat() == "2023-01-08T05:00:00"
+
+
+KEPT = "Number,Client,Period_Start,Period_End,Issue_Date,Due_Date,Total,Currency,Status,Amount Paid\n"
+
+
+def test_what_a_file_says_of_currency_credit_and_payment_is_kept(
+    office: World, settings: Settings, tmp_path: Path
+) -> None:
+    def line(number: str, total: str, rest: str = ",,", week: int = 1) -> str:
+        start = f"2023-01-{week:02},2023-01-{week + 6:02},2023-01-{week + 7:02},2023-03-31"
+        return f'{number},Hillside,{start},"{total}",{rest}\n'
+
+    path = write(
+        tmp_path, "kept.csv", line("INV-001", "\u20ac1,200.00"), line("INV-002", "CAD 900.00", week=3),
+        line("INV-003", "$1,000.00", ",Paid,", week=5), line("INV-004", "JPY 1,200", week=7),
+        line("INV-005", "50.00", "usd,Partial,20.00", week=9), line("CN-006", "(200.00)"), header=KEPT,
+    )  # fmt: skip
+    load_invoices(settings, path, paid_as="paid")
+    office.conn.execute("select from backfill.run('invoices')")
+    kept = office.rows(
+        "select invoice_number, currency, total_cents, status, amount_paid_cents from billing.invoices order by 1"
+    )
+    assert [tuple(row.values()) for row in kept] == [
+        ("CN-006", "USD", -20_000, "sent", 0),
+        ("INV-001", "EUR", 120_000, "sent", 0),
+        ("INV-002", "CAD", 90_000, "sent", 0),
+        ("INV-003", "USD", 100_000, "paid", 100_000),
+        ("INV-004", "JPY", 1_200, "sent", 0),
+        ("INV-005", "USD", 5_000, "partial", 2_000),
+    ]
+    assert office.faults() == []
+    openings = office.rows("select amount_cents from billing.applications where source = 'opening' order by 1")
+    assert [row["amount_cents"] for row in openings] == [2_000, 100_000]
+    money = office.value("select metrics -> 'due' -> 'money' from backfill.backfill_log where backfill = 'invoices'")
+    assert money == {"CAD": 90_000, "EUR": 120_000, "JPY": 1_200, "USD": 100_000 + 5_000 - 20_000}
+    again = load_invoices(settings, path, paid_as="paid").load
+    assert (again.rows, again.rejects) == (0, 0)
+
+
+def test_numbers_that_differ_in_case_only_are_one(office: World, settings: Settings, tmp_path: Path) -> None:
+    both = write(tmp_path, "both.csv", row("INV-0986"), row("inv-0986", week=8))
+    with refusal("BF004", match="inv-0986 is on lines 2 and 3"):
+        load_invoices(settings, both)
+    load_invoices(settings, write(tmp_path, "one.csv", row("INV-0986")))
+    other = write(tmp_path, "other.csv", row("inv-0986"))
+    with refusal("BF004", match="number was INV-0986, now inv-0986"):
+        load_invoices(settings, other)
+    office.conn.execute("select from backfill.run('invoices')")
+    office.conn.execute("update billing.invoices set invoice_number = 'Inv-0986'")
+    facility = office.id("select facility_id from billing.invoices")
+    with pytest.raises(psycopg.Error, match="was INV-0986, now inv-0986"):
+        office.backfill(facility, "inv-0986", week=9)

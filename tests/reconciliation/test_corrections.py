@@ -166,6 +166,7 @@ def test_the_view_of_assignments_serves_the_runbooks_rollback(billing: Connectio
     assert rows(billing, "select invoice_number, billing_profile_id from billing.invoices order by 1") == [
         ("A", other), ("B", None),
     ]  # fmt: skip
+    assert rows(billing, view) == []  # neither stands any more
 
 
 def test_a_reversal_takes_the_assignments_and_the_view_back(billing: Connection) -> None:
