@@ -15,6 +15,9 @@ begin
     end if;
 end;
 $do$;
+drop view billing.application_rows;
+drop index billing.payments_invoice;
+drop function billing.day_of(timestamptz);
 drop table billing.write_off_tolerances;
 drop table billing.application_refusals;
 drop table billing.application_entries;

@@ -1,6 +1,7 @@
 -- Money applied to invoices, in rows: what is kept of it beyond the application's own table of checks, what a person said no to, and
 -- up to what a rest is written off by itself.
--- Safe: new tables; new columns are nullable and have no default: a table of the application is not rewritten.
+-- Safe: new tables and views; new columns are nullable and have no default: a table of the application is not rewritten. Writers to
+-- billing.payments wait while its index is built.
 -- depends: 0209_billing_invoice_forward
 
 create function billing.is_currency(p_code text) returns boolean
@@ -55,7 +56,7 @@ create table billing.application_entries (
     source_id uuid not null,
     invoice_id uuid not null references billing.invoices (id),
     amount_cents bigint not null check (amount_cents > 0),
-    currency text not null,
+    currency text,
     said_paid_cents bigint not null default 0,
     effective_from date not null,
     effective_until date,
@@ -85,7 +86,7 @@ comment on column billing.application_entries.source_id is
 'Id of the check, the payment, the credit (an invoice). Of a write-off: what paid short, or the invoice where a person wrote off.';
 comment on column billing.application_entries.invoice_id is 'The invoice that it was applied to.';
 comment on column billing.application_entries.amount_cents is 'How much, in the currency''s minor unit.';
-comment on column billing.application_entries.currency is 'Currency of the source and of the invoice.';
+comment on column billing.application_entries.currency is 'Currency of the source and of the invoice; null where neither says one.';
 comment on column billing.application_entries.said_paid_cents is
 'How much of it the invoice said was paid already, without a row: amount_paid_cents rose by the rest only.';
 comment on column billing.application_entries.effective_from is
@@ -147,3 +148,89 @@ begin
     perform backfill.track('billing.write_off_tolerances', '{currency}', null);
 end;
 $do$;
+
+create function billing.day_of(p_moment timestamptz) returns date
+language sql immutable parallel safe
+return (p_moment at time zone 'UTC')::date;
+
+comment on function billing.day_of(timestamptz) is 'The day of a moment, by UTC.';
+
+create index payments_invoice on billing.payments (invoice_id) where invoice_id is not null;
+comment on index billing.payments_invoice is 'What was paid on an invoice.';
+
+create view billing.application_rows as
+select
+    e.id,
+    e.company_id,
+    e.source,
+    e.source_id,
+    e.invoice_id,
+    e.amount_cents,
+    e.effective_from,
+    e.effective_until,
+    e.reason_code,
+    e.reason,
+    e.ended_reason,
+    e.run_id,
+    false as linked
+from billing.application_entries as e
+union all
+select
+    a.id,
+    a.company_id,
+    'check' as source,
+    a.check_payment_id as source_id,
+    a.invoice_id,
+    a.amount_cents::bigint as amount_cents,
+    coalesce(
+        a.effective_from, greatest(c.received_on, billing.day_of(coalesce(i.sent_at, i.created_at)))
+    ) as effective_from,
+    null::date as effective_until,
+    null as reason_code,
+    a.reason,
+    null as ended_reason,
+    a.run_id,
+    false as linked
+from billing.check_payment_applications as a
+left join billing.check_payments as c on a.check_payment_id = c.id
+left join billing.invoices as i on a.invoice_id = i.id
+union all
+-- A link that the application itself made: the whole payment.
+select
+    p.id,
+    p.company_id,
+    'payment' as source,
+    p.id as source_id,
+    p.invoice_id,
+    p.amount_cents::bigint as amount_cents,
+    greatest(billing.day_of(p.paid_at), billing.day_of(coalesce(i.sent_at, i.created_at))) as effective_from,
+    null::date as effective_until,
+    null as reason_code,
+    'linked by the application' as reason,
+    null as ended_reason,
+    null::uuid as run_id,
+    true as linked
+from billing.payments as p
+left join billing.invoices as i on p.invoice_id = i.id
+where
+    p.invoice_id is not null and p.status in ('pending', 'succeeded')
+    and not exists (
+        select from billing.application_entries as e
+        where e.source_id = p.id and e.source = 'payment' and e.effective_until is null
+    );
+
+comment on view billing.application_rows is
+'Every row of money applied to an invoice, wherever it is kept, without what invoices only say to be paid: see billing.applications.';
+comment on column billing.application_rows.id is 'Names the row: for billing.unapply(). Of a link it is the payments id, of an opening the invoices.';
+comment on column billing.application_rows.company_id is 'The company.';
+comment on column billing.application_rows.source is 'check, payment or credit; of an application also write-off or opening.';
+comment on column billing.application_rows.source_id is 'Id of the check, the payment or the credit.';
+comment on column billing.application_rows.invoice_id is 'The invoice.';
+comment on column billing.application_rows.amount_cents is 'The amount, in the minor unit of its currency.';
+comment on column billing.application_rows.effective_from is 'From which day it counts.';
+comment on column billing.application_rows.effective_until is 'From which day it counts no longer; null: it stands.';
+comment on column billing.application_rows.reason_code is 'Of a write-off: short-pay, or a persons.';
+comment on column billing.application_rows.reason is 'Why it was applied.';
+comment on column billing.application_rows.ended_reason is 'Why it was ended.';
+comment on column billing.application_rows.run_id is 'The run that applied it; null: outside a run, or not by us.';
+comment on column billing.application_rows.linked is 'The application itself linked the payment.';

@@ -1,76 +1,6 @@
 -- What is applied to each invoice, and the one place where its open amount is computed.
--- Safe: views and a function that only read; an index: writers to payments wait while it is built.
+-- Safe: views and functions that only read.
 -- depends: 0210_billing_application_entries
-
-create function billing.day_of(p_moment timestamptz) returns date
-language sql immutable parallel safe
-return (p_moment at time zone 'UTC')::date;
-
-comment on function billing.day_of(timestamptz) is 'The day of a moment, by UTC.';
-
-create index payments_invoice on billing.payments (invoice_id) where invoice_id is not null;
-comment on index billing.payments_invoice is 'What was paid on an invoice.';
-
-create view billing.application_rows as
-select
-    e.id,
-    e.company_id,
-    e.source,
-    e.source_id,
-    e.invoice_id,
-    e.amount_cents,
-    e.effective_from,
-    e.effective_until,
-    e.reason_code,
-    e.reason,
-    e.ended_reason,
-    e.run_id
-from billing.application_entries as e
-union all
-select
-    a.id,
-    a.company_id,
-    'check' as source,
-    a.check_payment_id as source_id,
-    a.invoice_id,
-    a.amount_cents::bigint as amount_cents,
-    coalesce(
-        a.effective_from, greatest(c.received_on, billing.day_of(coalesce(i.sent_at, i.created_at)))
-    ) as effective_from,
-    null::date as effective_until,
-    null as reason_code,
-    a.reason,
-    null as ended_reason,
-    a.run_id
-from billing.check_payment_applications as a
-left join billing.check_payments as c on a.check_payment_id = c.id
-left join billing.invoices as i on a.invoice_id = i.id
-union all
--- A link that the application itself made: the whole payment.
-select
-    p.id,
-    p.company_id,
-    'payment' as source,
-    p.id as source_id,
-    p.invoice_id,
-    p.amount_cents::bigint as amount_cents,
-    greatest(billing.day_of(p.paid_at), billing.day_of(coalesce(i.sent_at, i.created_at))) as effective_from,
-    null::date as effective_until,
-    null as reason_code,
-    'linked by the application' as reason,
-    null as ended_reason,
-    null::uuid as run_id
-from billing.payments as p
-left join billing.invoices as i on p.invoice_id = i.id
-where
-    p.invoice_id is not null and p.status in ('pending', 'succeeded')
-    and not exists (
-        select from billing.application_entries as e
-        where e.source_id = p.id and e.source = 'payment' and e.effective_until is null
-    );
-
-comment on view billing.application_rows is
-'Every row of money applied to an invoice, wherever it is kept, without what invoices only say to be paid: see billing.applications.';
 
 create function billing.balances_as_of(p_day date, p_invoices uuid[] default null)
 returns table (
@@ -97,19 +27,12 @@ returns table (
 )
 language sql stable parallel safe
 rows 10000
-as $$
-    select
-        i.id, i.company_id, i.facility_id, i.customer_id, i.invoice_number, i.currency, i.status, i.origin,
-        billing.day_of(coalesce(i.sent_at, i.created_at)), i.due_date, i.total_cents::bigint,
-        coalesce(a.checks, 0)::bigint, coalesce(a.payments, 0)::bigint, coalesce(a.credits, 0)::bigint, coalesce(a.write_offs, 0)::bigint,
-        o.cents::bigint, coalesce(g.cents, 0)::bigint, (coalesce(a.cents, 0) + o.cents)::bigint,
-        (i.total_cents - coalesce(a.cents, 0))::bigint,
-        -- Void from a day on; one that does not say since when is void as of any day.
-        case when i.status = 'draft' or i.status = 'void' and (i.voided_on is null or i.voided_on <= p_day) then 0
-            else i.total_cents - coalesce(a.cents, 0) - o.cents + coalesce(g.cents, 0) end::bigint
-    from billing.invoices as i
-    left join (
-        select r.invoice_id,
+-- A parameter is no table.
+-- noqa: disable=RF01,ST05,LT02
+begin atomic
+    with a as (
+        select
+            r.invoice_id,
             sum(r.amount_cents) filter (where r.counts) as cents,
             sum(r.amount_cents) filter (where r.counts and r.source = 'check') as checks,
             sum(r.amount_cents) filter (where r.counts and r.source = 'payment') as payments,
@@ -117,25 +40,67 @@ as $$
             sum(r.amount_cents) filter (where r.counts and r.source = 'write-off') as write_offs,
             sum(r.amount_cents) filter (where r.effective_until is null) as standing
         from (
-            -- Of what stands now no day is needed, and so nothing is joined for it.
-            select x.invoice_id, x.source, x.amount_cents, x.effective_until,
-                (p_day = 'infinity' or x.effective_from <= p_day) and (x.effective_until is null or x.effective_until > p_day) as counts
+        -- Of what stands now no day is needed, and so nothing is joined for it.
+            select
+                x.invoice_id,
+                x.source,
+                x.amount_cents,
+                x.effective_until,
+                (balances_as_of.p_day = 'infinity' or x.effective_from <= balances_as_of.p_day)
+                and (x.effective_until is null or x.effective_until > balances_as_of.p_day) as counts
             from billing.application_rows as x
-            where p_invoices is null or x.invoice_id = any (p_invoices)
+            where balances_as_of.p_invoices is null or x.invoice_id = any(balances_as_of.p_invoices)
         ) as r
         group by r.invoice_id
-    ) as a on a.invoice_id = i.id
-    left join (
-        select e.source_id, sum(e.amount_cents) as cents
+    ),
+
+g as (
+        select
+            e.source_id,
+            sum(e.amount_cents) as cents
         from billing.application_entries as e
-        where e.source = 'credit' and e.effective_from <= p_day and (e.effective_until is null or e.effective_until > p_day)
-            and (p_invoices is null or e.source_id = any (p_invoices))
+        where
+            e.source = 'credit' and e.effective_from <= balances_as_of.p_day
+            and (e.effective_until is null or e.effective_until > balances_as_of.p_day)
+            and (balances_as_of.p_invoices is null or e.source_id = any(balances_as_of.p_invoices))
         group by e.source_id
-    ) as g on g.source_id = i.id
+    )
+
+    select
+        i.id as invoice_id,
+        i.company_id,
+        i.facility_id,
+        i.customer_id,
+        i.invoice_number,
+        i.currency,
+        i.status,
+        i.origin,
+        billing.day_of(coalesce(i.sent_at, i.created_at)) as issued_on,
+        i.due_date,
+        i.total_cents::bigint as total_cents,
+        coalesce(a.checks, 0)::bigint as checks_cents,
+        coalesce(a.payments, 0)::bigint as payments_cents,
+        coalesce(a.credits, 0)::bigint as credits_cents,
+        coalesce(a.write_offs, 0)::bigint as write_offs_cents,
+        o.cents::bigint as opening_cents,
+        coalesce(g.cents, 0)::bigint as given_cents,
+        (coalesce(a.cents, 0) + o.cents)::bigint as applied_cents,
+        (i.total_cents - coalesce(a.cents, 0))::bigint as uncovered_cents,
+        -- Void from a day on; one that does not say since when is void as of any day.
+        case
+            when i.status = 'draft'
+                or i.status = 'void' and (i.voided_on is null or i.voided_on <= balances_as_of.p_day)
+                then 0
+            else i.total_cents - coalesce(a.cents, 0) - o.cents + coalesce(g.cents, 0)
+        end::bigint as open_cents
+    from billing.invoices as i
+    left join a on i.id = a.invoice_id
+    left join g on i.id = g.source_id
     -- What it says is paid, and no row that stands explains.
     cross join lateral (select greatest(i.amount_paid_cents - coalesce(a.standing, 0), 0) as cents) as o
-    where p_invoices is null or i.id = any (p_invoices)
-$$;
+    where balances_as_of.p_invoices is null or i.id = any(balances_as_of.p_invoices);
+end;
+-- noqa: enable=all
 
 comment on function billing.balances_as_of(date, uuid[]) is
 'Each invoice with what is applied to it on a day (from <= day < until), in the minor unit of its currency: checks, payments, credits,
@@ -148,6 +113,26 @@ select * from billing.balances_as_of('infinity');
 
 comment on view billing.invoice_balances is
 'Each invoice with what is applied to it and what is open, as it stands: billing.balances_as_of(''infinity'').';
+comment on column billing.invoice_balances.invoice_id is 'The invoice.';
+comment on column billing.invoice_balances.company_id is 'The company.';
+comment on column billing.invoice_balances.facility_id is 'The facility, where it has one.';
+comment on column billing.invoice_balances.customer_id is 'The customer, where known.';
+comment on column billing.invoice_balances.invoice_number is 'Its number.';
+comment on column billing.invoice_balances.currency is 'Its currency; null: not known.';
+comment on column billing.invoice_balances.status is 'draft, sent, partial, paid or void.';
+comment on column billing.invoice_balances.origin is 'app or backfill.';
+comment on column billing.invoice_balances.issued_on is 'Day of issue, UTC.';
+comment on column billing.invoice_balances.due_date is 'When it is due.';
+comment on column billing.invoice_balances.total_cents is 'Its total, in the minor unit of its currency, as all amounts; below zero: a credit.';
+comment on column billing.invoice_balances.checks_cents is 'Applied from checks.';
+comment on column billing.invoice_balances.payments_cents is 'Applied from payments.';
+comment on column billing.invoice_balances.credits_cents is 'Applied from credits.';
+comment on column billing.invoice_balances.write_offs_cents is 'Written off.';
+comment on column billing.invoice_balances.opening_cents is 'What it says is paid, and no row explains.';
+comment on column billing.invoice_balances.given_cents is 'Of a credit: what it paid on invoices.';
+comment on column billing.invoice_balances.applied_cents is 'What is applied, all together.';
+comment on column billing.invoice_balances.uncovered_cents is 'Its total less the rows, without the opening amount.';
+comment on column billing.invoice_balances.open_cents is 'What is open.';
 
 create view billing.applications as
 select
@@ -169,6 +154,7 @@ select
     'the invoice says that it is paid, without a row' as reason,
     null as ended_reason,
     null::uuid as run_id,
+    false as linked,
     b.currency
 from billing.invoice_balances as b
 where b.opening_cents > 0;
@@ -176,6 +162,20 @@ where b.opening_cents > 0;
 comment on view billing.applications is
 'Money applied to invoices, one row each: from a check, payment, credit, write-off or opening (paid, as the invoice says, and without a row) to an
 invoice, from a day and until a day. Take one back: billing.unapply(id, reason).';
+comment on column billing.applications.id is 'Names the row: for billing.unapply(). Of a link it is the payments id, of an opening the invoices.';
+comment on column billing.applications.company_id is 'The company.';
+comment on column billing.applications.source is 'check, payment or credit; of an application also write-off or opening.';
+comment on column billing.applications.source_id is 'Id of the check, the payment or the credit.';
+comment on column billing.applications.invoice_id is 'The invoice.';
+comment on column billing.applications.amount_cents is 'The amount, in the minor unit of its currency.';
+comment on column billing.applications.effective_from is 'From which day it counts.';
+comment on column billing.applications.effective_until is 'From which day it counts no longer; null: it stands.';
+comment on column billing.applications.reason_code is 'Of a write-off: short-pay, or a persons.';
+comment on column billing.applications.reason is 'Why it was applied.';
+comment on column billing.applications.ended_reason is 'Why it was ended.';
+comment on column billing.applications.run_id is 'The run that applied it; null: outside a run, or not by us.';
+comment on column billing.applications.linked is 'The application itself linked the payment.';
+comment on column billing.applications.currency is 'Its currency; null: not known.';
 
 create view billing.money_sources as
 select
@@ -198,7 +198,8 @@ select
     p.company_id,
     null::uuid as facility_id,
     p.customer_id,
-    coalesce(p.reference, p.id::text) as label,
+    -- A reference is free text, and may hold an account number: it is in no message and on no statement.
+    p.id::text as label,
     p.currency,
     false as currency_unsaid,
     p.amount_cents::bigint as amount_cents,
@@ -224,6 +225,17 @@ where i.total_cents < 0;
 comment on view billing.money_sources is
 'What can be applied to invoices: checks that were not returned, payments that are pending or succeeded, credits that are issued (invoices with a
 negative total). A check without a currency is in its company''s.';
+comment on column billing.money_sources.source is 'check, payment or credit; of an application also write-off or opening.';
+comment on column billing.money_sources.source_id is 'Id of the check, the payment or the credit.';
+comment on column billing.money_sources.company_id is 'The company.';
+comment on column billing.money_sources.facility_id is 'The facility, where it has one.';
+comment on column billing.money_sources.customer_id is 'The customer, where known.';
+comment on column billing.money_sources.label is 'Number of the check or credit; id of the payment, whose reference is free text.';
+comment on column billing.money_sources.currency is 'Its currency; null: not known.';
+comment on column billing.money_sources.currency_unsaid is 'It says no currency: this is the companys.';
+comment on column billing.money_sources.amount_cents is 'The amount, in the minor unit of its currency.';
+comment on column billing.money_sources.received_on is 'When the money came, or the credit was issued.';
+comment on column billing.money_sources.usable is 'It was neither returned, failed, refunded nor voided.';
 
 create function billing.balances_of_sources(p_sources uuid[] default null)
 returns table (
@@ -243,19 +255,40 @@ returns table (
 )
 language sql stable parallel safe
 rows 10000
-as $$
-    select m.source, m.source_id, m.company_id, m.facility_id, m.customer_id, m.label, m.currency, m.currency_unsaid, m.amount_cents,
-        m.received_on, m.usable, coalesce(a.cents, 0)::bigint,
-        case when m.usable then m.amount_cents - coalesce(a.cents, 0) else 0 end::bigint
-    from billing.money_sources as m
-    left join (
-        select r.source, r.source_id, sum(r.amount_cents) as cents
+-- A parameter is no table.
+-- noqa: disable=RF01,ST05,LT02
+begin atomic
+    with a as (
+        select
+            r.source,
+            r.source_id,
+            sum(r.amount_cents) as cents
         from billing.application_rows as r
-        where r.effective_until is null and (p_sources is null or r.source_id = any (p_sources))
+        where
+            r.effective_until is null
+            and (balances_of_sources.p_sources is null or r.source_id = any(balances_of_sources.p_sources))
         group by r.source, r.source_id
-    ) as a on a.source = m.source and a.source_id = m.source_id
-    where p_sources is null or m.source_id = any (p_sources)
-$$;
+    )
+
+    select
+        m.source,
+        m.source_id,
+        m.company_id,
+        m.facility_id,
+        m.customer_id,
+        m.label,
+        m.currency,
+        m.currency_unsaid,
+        m.amount_cents,
+        m.received_on,
+        m.usable,
+        coalesce(a.cents, 0)::bigint as applied_cents,
+        case when m.usable then m.amount_cents - coalesce(a.cents, 0) else 0 end::bigint as unapplied_cents
+    from billing.money_sources as m
+    left join a on m.source = a.source and m.source_id = a.source_id
+    where balances_of_sources.p_sources is null or m.source_id = any(balances_of_sources.p_sources);
+end;
+-- noqa: enable=all
 
 comment on function billing.balances_of_sources(uuid[]) is
 'Checks, payments and credits (null: all; else those, found by their keys) with what of each is applied and what is left, in minor units.';
@@ -265,19 +298,16 @@ select * from billing.balances_of_sources();
 
 comment on view billing.source_balances is
 'Each check, payment and credit with what of it is applied and what is left: the customer''s or facility''s money on account.';
-
-create view billing.check_balances as
-select
-    b.company_id,
-    b.source_id as check_payment_id,
-    b.facility_id,
-    b.label as check_number,
-    b.currency,
-    b.amount_cents,
-    b.applied_cents,
-    b.unapplied_cents
-from billing.source_balances as b
-where b.source = 'check';
-
-comment on view billing.check_balances is
-'Each check with what it paid and what is left of it: applied + unapplied = amount; nothing is left of one that was returned.';
+comment on column billing.source_balances.source is 'check, payment or credit; of an application also write-off or opening.';
+comment on column billing.source_balances.source_id is 'Id of the check, the payment or the credit.';
+comment on column billing.source_balances.company_id is 'The company.';
+comment on column billing.source_balances.facility_id is 'The facility, where it has one.';
+comment on column billing.source_balances.customer_id is 'The customer, where known.';
+comment on column billing.source_balances.label is 'Number of the check or credit; id of the payment, whose reference is free text.';
+comment on column billing.source_balances.currency is 'Its currency; null: not known.';
+comment on column billing.source_balances.currency_unsaid is 'It says no currency: this is the companys.';
+comment on column billing.source_balances.amount_cents is 'The amount, in the minor unit of its currency.';
+comment on column billing.source_balances.received_on is 'When the money came, or the credit was issued.';
+comment on column billing.source_balances.usable is 'It was neither returned, failed, refunded nor voided.';
+comment on column billing.source_balances.applied_cents is 'What is applied, all together.';
+comment on column billing.source_balances.unapplied_cents is 'What of it is left: on account.';

@@ -51,19 +51,29 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+    v_late uuid[];
     v_locked uuid[];
 begin
     -- Two sessions accruing at once would count the same days twice. An invoice that becomes open only now, as by the
     -- undo of its payment, is not locked by this session: it is left to the next time.
+    -- Paid late: the days before it was paid bear interest, unless they have borne it.
+    v_late := array(
+        select r.invoice_id
+        from billing.application_rows as r
+        join billing.invoices as i on i.id = r.invoice_id
+        where i.status = 'paid' and i.origin = 'app' and i.due_date < p_as_of and (p_invoice is null or i.id = p_invoice)
+            and greatest(r.effective_from, r.effective_until) > i.due_date
+            and not exists (
+                select from billing.interest_accruals as a
+                where a.invoice_id = i.id and a.accrued_through >= greatest(r.effective_from, r.effective_until)
+            )
+    );
     select coalesce(array_agg(l.id), '{}') into v_locked
     from (
         select i.id
         from billing.invoices as i
         where i.origin = 'app' and i.due_date < p_as_of and (p_invoice is null or i.id = p_invoice)
-            and (i.status in ('sent', 'partial') or (i.status = 'paid' and exists (
-                -- Paid late: the days before it was paid bear interest.
-                select from billing.application_rows as r
-                where r.invoice_id = i.id and greatest(r.effective_from, r.effective_until) > i.due_date)))
+            and (i.status in ('sent', 'partial') or i.status = 'paid' and i.id = any (v_late))
         order by i.id
         for no key update
     ) as l;

@@ -64,26 +64,32 @@ create function billing.match_reference(p_company uuid, p_facility uuid, p_refer
 returns table (invoice_id uuid, invoice_number text, fit integer, bare boolean, sure boolean)
 language sql stable parallel safe
 rows 1
-as $$
+-- A parameter is no table.
+-- noqa: disable=RF01,ST05,LT02
+begin atomic
     select
-        i.id,
+        i.id as invoice_id,
         i.invoice_number,
         case
-            when upper(i.invoice_number) = upper(btrim(p_reference)) then 1
-            when billing.number_prefix(i.invoice_number) = billing.number_prefix(p_reference) then 2
+            when upper(i.invoice_number) = upper(btrim(match_reference.p_reference)) then 1
+            when billing.number_prefix(i.invoice_number) = billing.number_prefix(match_reference.p_reference) then 2
             else 3
-        end,
-        billing.number_prefix(p_reference) in ('', 'INV', 'INVOICE', 'INVOICENO', 'INVNO', 'NO', 'NR')
-            and not (billing.number_prefix(p_reference) <> '' and billing.number_prefix(p_reference) = billing.number_prefix(i.invoice_number)),
-        billing.number_prefix(p_reference) = billing.number_prefix(i.invoice_number) or billing.one_series(i.company_id)
+        end as fit,
+        billing.number_prefix(match_reference.p_reference) = ''
+        or billing.number_prefix(match_reference.p_reference) <> billing.number_prefix(i.invoice_number) as bare,
+        billing.number_prefix(match_reference.p_reference) = billing.number_prefix(i.invoice_number)
+        or billing.one_series(i.company_id) as sure
     from billing.invoices as i
-    where i.company_id = p_company and (p_facility is null or i.facility_id = p_facility)
-        and billing.number_key(i.invoice_number) = billing.number_key(p_reference)
+    where
+        i.company_id = match_reference.p_company
+        and (match_reference.p_facility is null or i.facility_id = match_reference.p_facility)
+        and billing.number_key(i.invoice_number) = billing.number_key(match_reference.p_reference)
         -- A word such as "invoice" says nothing; another prefix means another series of numbers: CN-4 is never INV-4.
-        and billing.number_prefix(p_reference) in (
+        and billing.number_prefix(match_reference.p_reference) in (
             billing.number_prefix(i.invoice_number), '', 'INV', 'INVOICE', 'INVOICENO', 'INVNO', 'NO', 'NR'
-        )
-$$;
+        );
+end;
+-- noqa: enable=all
 
 comment on function billing.match_reference(uuid, uuid, text) is
 'Which invoices of a company, and of a facility where one is given, a number means: signs, case, blanks and leading zeros aside the whole number must
@@ -113,6 +119,12 @@ cross join lateral billing.reference_tokens(p.reference) as t;
 
 comment on view billing.money_references is
 'What may be an invoice number on each check (as it was read, each a whole number) and in the reference of each payment (its words).';
+comment on column billing.money_references.source is 'check, payment or credit; of an application also write-off or opening.';
+comment on column billing.money_references.source_id is 'Id of the check, the payment or the credit.';
+comment on column billing.money_references.company_id is 'The company.';
+comment on column billing.money_references.facility_id is 'The facility, where it has one.';
+comment on column billing.money_references.reference is 'What may be the number of an invoice.';
+comment on column billing.money_references.place is 'Its place.';
 
 create view billing.reference_matches as
 select
@@ -131,6 +143,16 @@ cross join lateral billing.match_reference(m.company_id, m.facility_id, m.refere
 
 comment on view billing.reference_matches is
 'What each number on a check or payment means among the invoices of its company, of a check its facility: see billing.match_reference().';
+comment on column billing.reference_matches.source is 'check, payment or credit; of an application also write-off or opening.';
+comment on column billing.reference_matches.source_id is 'Id of the check, the payment or the credit.';
+comment on column billing.reference_matches.company_id is 'The company.';
+comment on column billing.reference_matches.reference is 'What may be the number of an invoice.';
+comment on column billing.reference_matches.place is 'Its place.';
+comment on column billing.reference_matches.invoice_id is 'The invoice.';
+comment on column billing.reference_matches.invoice_number is 'Its number.';
+comment on column billing.reference_matches.fit is '1 letter for letter, 2 the same series, 3 a bare number.';
+comment on column billing.reference_matches.bare is 'It names no series of numbers.';
+comment on column billing.reference_matches.sure is 'It names the series, or the company has only one.';
 
 create view billing.check_reference_matches as
 with fitting as (

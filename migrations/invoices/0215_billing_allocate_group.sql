@@ -44,6 +44,7 @@ declare
     v_open bigint[];
     v_currencies text[];
     v_facilities uuid[];
+    v_customers uuid[];
     v_refused text[];
     v_own text[];
     v_count integer;
@@ -82,10 +83,11 @@ begin
         array_agg(o.open_cents order by o.currency nulls first, o.due_date nulls last, o.ordinal, o.id),
         array_agg(o.invoice_number order by o.currency nulls first, o.due_date nulls last, o.ordinal, o.id),
         array_agg(o.currency order by o.currency nulls first, o.due_date nulls last, o.ordinal, o.id),
-        array_agg(o.facility_id order by o.currency nulls first, o.due_date nulls last, o.ordinal, o.id), count(*)
-    into v_invoices, v_open, v_numbers, v_currencies, v_facilities, v_count
+        array_agg(o.facility_id order by o.currency nulls first, o.due_date nulls last, o.ordinal, o.id),
+        array_agg(o.customer_id order by o.currency nulls first, o.due_date nulls last, o.ordinal, o.id), count(*)
+    into v_invoices, v_open, v_numbers, v_currencies, v_facilities, v_customers, v_count
     from (
-        select b.invoice_id as id, b.due_date, b.invoice_number, b.currency, b.open_cents, b.facility_id,
+        select b.invoice_id as id, b.due_date, b.invoice_number, b.currency, b.open_cents, b.facility_id, b.customer_id,
             billing.invoice_ordinal(b.invoice_number) as ordinal
         from billing.balances_as_of('infinity', array(
             select i.id
@@ -105,7 +107,7 @@ begin
 
     for v_source in
         with wanted as (
-            select b.source, b.source_id, b.label, b.currency, b.currency_unsaid, b.unapplied_cents, b.received_on
+            select b.source, b.source_id, b.label, b.currency, b.currency_unsaid, b.unapplied_cents, b.received_on, b.facility_id, b.customer_id
             from billing.balances_of_sources(p_sources) as b
             where b.company_id = p_company and b.unapplied_cents > 0
         ),
@@ -164,6 +166,8 @@ begin
                         and not (v_currencies[v_at] is null and v_source.currency_unsaid)
                         then format('%s is in %s, the check in %s', v_numbers[v_at], coalesce(v_currencies[v_at], 'a currency not known'),
                             coalesce(v_source.currency, 'a currency not known'))
+                    when v_source.facility_id <> v_facilities[v_at] or v_source.customer_id <> v_customers[v_at]
+                        then format('%s is another''s', v_numbers[v_at])
                     when v_source.source_id::text || v_invoices[v_at]::text = any (v_refused) then 'a person said that it is not for this one'
                     when v_open[v_at] = 0 and v_at <> all (v_paid_here) then format('%s was paid by a check before this one', v_numbers[v_at])
                     else ''
@@ -195,6 +199,8 @@ begin
         while v_left > 0 and v_at <= v_count loop
             if v_open[v_at] > 0
                 and (v_currencies[v_at] = v_source.currency or (v_currencies[v_at] is null and v_source.currency_unsaid))
+                -- A credit of one facility pays no other, one customer's money no other's.
+                and (v_source.facility_id <> v_facilities[v_at] or v_source.customer_id <> v_customers[v_at]) is not true
                 and (v_refused is null or v_source.source_id::text || v_invoices[v_at]::text <> all (v_refused)) then
                 v_amount := least(v_left, v_open[v_at]);
                 v_open[v_at] := v_open[v_at] - v_amount;

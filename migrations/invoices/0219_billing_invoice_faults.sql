@@ -16,7 +16,7 @@ applied as (
     select
         r.invoice_id,
         sum(r.amount_cents) as cents,
-        sum(r.amount_cents) filter (where r.reason is distinct from 'linked by the application') as counted_cents
+        sum(r.amount_cents) filter (where not r.linked) as counted_cents
     from billing.application_rows as r
     where r.effective_until is null
     group by r.invoice_id

@@ -22,7 +22,7 @@ security invoker
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    v_day date := coalesce(p_as_of, billing.day_of(backfill.run_time()));
+    v_day date := coalesce(p_as_of, billing.day_of(now()));
 begin
     if p_by is null or p_by not in ('facility', 'customer') then
         raise exception 'aging goes by facility or customer, not by %', coalesce(quote_literal(p_by), 'null') using errcode = 'BF033';
@@ -84,7 +84,7 @@ begin
         from billing.invoices as i
         where i.id = any (v_invoices) and i.status = 'void' and i.voided_on is not null
         union all
-        select a.currency, a.effective_from, 3, a.source, concat_ws(' for ', case when a.source in ('check', 'payment') then m.label end,
+        select a.currency, a.effective_from, 3, a.source, concat_ws(' for ', case a.source when 'check' then m.label end,
             i.invoice_number), -a.amount_cents
         from billing.applications as a
         join billing.invoices as i on i.id = a.invoice_id
@@ -93,7 +93,7 @@ begin
         where a.invoice_id = any (v_invoices) and a.source <> 'credit' and a.effective_until is distinct from a.effective_from
         union all
         select a.currency, a.effective_until, 4, a.source || ' taken back', concat_ws(' for ',
-            case when a.source in ('check', 'payment') then m.label end, i.invoice_number), a.amount_cents
+            case a.source when 'check' then m.label end, i.invoice_number), a.amount_cents
         from billing.applications as a
         join billing.invoices as i on i.id = a.invoice_id
         left join billing.money_sources as m on m.source = a.source and m.source_id = a.source_id

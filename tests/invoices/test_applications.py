@@ -384,6 +384,25 @@ def test_a_credit_stands_below_zero_and_pays_the_invoices_of_its_facility(world:
     assert world.faults() == []
 
 
+def test_a_credit_of_one_facility_pays_no_other_of_its_customer(world: World) -> None:
+    hillside, lakeview, ada, bob = world.facility(), world.facility("Lakeview"), world.customer(), world.customer("Bob")
+    world.issue(lakeview, "INV-0001", 10_000, customer=ada)
+    world.issue(hillside, "INV-0002", 10_000, customer=bob, on="2024-01-08")
+    world.issue(hillside, "CN-0003", -4_000, customer=ada, on="2024-01-15")
+    assert world.rows("select * from billing.allocate_on_account(p_customer => %s)", ada) == []
+    assert world.rows("select * from billing.allocate_on_account(p_facility => %s)", hillside) == []  # it is Bob's
+    world.issue(hillside, "INV-0004", 10_000, customer=ada, on="2024-02-01")
+    applied = world.rows("select * from billing.allocate_on_account(p_customer => %s)", ada)
+    assert [(row["invoice_number"], row["amount_cents"]) for row in applied] == [("INV-0004", 4_000)]
+
+
+def test_a_reference_with_an_account_number_is_in_no_message(books: World) -> None:
+    paid = books.payment(customer(books), 100, "DE89 3704 0044 0532 0130 00")
+    said = refusal(books, "select billing.apply(%s, %s, 101, 'x')", paid, invoice(books, "INV-0014"))
+    assert str(paid) in said
+    assert "3704" not in said
+
+
 def test_two_kinds_of_numbers_are_never_one(world: World) -> None:
     hillside = world.facility()
     world.backfill(hillside, "INV-0004", week=1)

@@ -8,5 +8,6 @@ select
     currency,
     effective_from,
     effective_until,
-    reason_code
+    reason_code,
+    linked
 from {{ source('billing', 'applications') }}

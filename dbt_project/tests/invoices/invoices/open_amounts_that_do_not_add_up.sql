@@ -3,7 +3,7 @@ with judged as (
         *,
         concat_ws(
             ', ',
-            case when amount_paid_cents < rows_cents then 'paid is less than what is applied' end,
+            case when amount_paid_cents < rows_cents - linked_cents then 'paid is less than what is applied' end,
             case when amount_paid_cents > total_cents and total_cents >= 0 then 'open is negative' end,
             case
                 when status in ('draft', 'sent', 'void') and amount_paid_cents <> 0 then 'paid, and ' || status
