@@ -172,7 +172,7 @@ def test_every_answer_fits_a_terminal(database_url: str, dump: Callable[..., str
 
 
 SYSTEM_VERBS = {
-    "invoices": ["load invoices none.csv"],
+    "invoices": ["load invoices none.csv", "statement"],
     "rent": [f"{verb} {what} none" for verb in ("load", "verify") for what in ("rent-history", "electricity")],
     "reconciliation": ["reconcile"],
     "lending": [
