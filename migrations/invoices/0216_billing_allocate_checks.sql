@@ -44,6 +44,7 @@ select
     c.facility_id,
     c.check_number,
     c.received_on,
+    coalesce(upper(btrim(c.currency)), billing.company_currency(c.company_id)) as currency,
     c.amount_cents::bigint as amount_cents,
     o.id as same_as,
     c.has_paid
@@ -65,6 +66,7 @@ comment on column billing.checks_received_twice.facility_id is 'Its facility.';
 comment on column billing.checks_received_twice.check_number is 'Its number.';
 comment on column billing.checks_received_twice.received_on is 'When it was received.';
 comment on column billing.checks_received_twice.amount_cents is 'Its amount, in minor units.';
+comment on column billing.checks_received_twice.currency is 'Its currency, or its company''s.';
 comment on column billing.checks_received_twice.same_as is 'The other one.';
 comment on column billing.checks_received_twice.has_paid is 'Whether it has paid an invoice all the same.';
 

@@ -54,7 +54,8 @@ _OUTSTANDING = frozenset({"", "open", "sent", "outstanding", "unpaid", "issued",
 """What a column Status says of an invoice that is still owed as a whole."""
 _PAID = frozenset({"paid", "paid in full", "settled", "closed"})
 _PARTIAL = frozenset({"partial", "partially paid", "part paid"})
-_SAY_PAID = "--paid-as outstanding takes all of it as owed, --paid-as paid what is paid as paid"
+_SAY_OWED = "--paid-as outstanding takes all of it as owed"
+_SAY_PAID = f"{_SAY_OWED}, --paid-as paid what is paid as paid"
 
 _HOURS = re.compile(r"\d{1,7}(\.\d{1,2})?", re.ASCII)
 
@@ -171,7 +172,8 @@ def _paid(row: Mapping[str, str], total: int | None, decimal: str, digits: int, 
     given = cells.cents(row["paid"], decimal=decimal, digits=digits) if row.get("paid") else None
     if paid_as == "reject":
         if status not in _OUTSTANDING:
-            raise ValueError(f"its status is {row['status']!r}, so it is not outstanding ({_SAY_PAID})")
+            hint = _SAY_PAID if status in _PAID | _PARTIAL else _SAY_OWED
+            raise ValueError(f"its status is {row['status']!r}, so it is not outstanding ({hint})")
         if given:
             raise ValueError(f"{row['paid']!r} of it is paid ({_SAY_PAID})")
         return 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from runner.money import NO_CURRENCY, amount, label, money_lines, money_text
 from runner.terminal.ci import Case, junit
 from runner.terminal.page import Section, Sheet, sheet_page
-from runner.terminal.report import labelled
+from runner.terminal.report import row_words
 from runner.text import counted
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def cases_of_reconciliation(found: Reconciliation) -> list[Case]:
             f"{counted(item.db_rows, 'invoice')} of {money_text(item.db_money) or 'nothing'}"
         )
         rows = tuple(
-            ", ".join(labelled(name, value) for name, value in row.items() if value is not None and name != "class")
+            row_words({name: value for name, value in row.items() if value is not None and name != "class"})
             for row in found.findings if row["class"] == item.name
         )  # fmt: skip
         cases.append(Case(item.name, text, rows) if item.is_finding else Case(item.name))

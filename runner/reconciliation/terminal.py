@@ -12,6 +12,7 @@ from runner.money import NO_CURRENCY, add_money, amount, money_lines
 from runner.reconciliation.pages import cases_of_reconciliation, reconciliation_junit, reconciliation_page
 from runner.terminal import ci
 from runner.terminal.output import escape, styled, table
+from runner.terminal.report import row_words
 from runner.terminal.verb import AllowRejects, Answer, Call, verb
 
 if TYPE_CHECKING:
@@ -111,9 +112,4 @@ def _side(finding: dict[str, Any], side: str) -> str:
 
 
 def _row(row: dict[str, object]) -> str:
-    shown = {
-        key: amount(value) if key.endswith("cents") and isinstance(value, int) else str(value)
-        for key, value in row.items()
-        if not key.endswith("invoice_id")
-    }
-    return escape(", ".join(f"{key.removesuffix('_cents')} {value}" for key, value in shown.items()))
+    return escape(row_words({name: value for name, value in row.items() if not name.endswith("invoice_id")}))

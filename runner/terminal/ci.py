@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 from runner.terminal.output import source_row
 from runner.terminal.page import found_words, must_not_be, sentence
 from runner.terminal.progress import ci_listens, command_to_ci
-from runner.terminal.report import headline, labelled
+from runner.terminal.report import headline, row_words
 from runner.text import clean, counted
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def cases_of(report: Report) -> list[Case]:
 def _gate(gate: GateResult) -> Case:
     if gate.status == "pass":
         return Case(gate.name, seconds=gate.seconds)
-    rows = tuple(", ".join(labelled(name, value) for name, value in row.items()) for row in gate.rows)
+    rows = tuple(map(row_words, gate.rows))
     message = (
         " ".join(gate.message.split()) if gate.status == "error" else f"{must_not_be(gate)} Found: {found_words(gate)}"
     )

@@ -252,7 +252,7 @@ def _environment() -> Environment:
         must_not_be=must_not_be,
         found_words=found_words, table_rows=table_rows, total_rows=_total_rows, left_rows=_left_rows,
         taken_rows=_taken_rows, lock_rows=_lock_rows, finer_lines=report_.finer_lines,
-        undo_line=lambda undo: report_.undo_line(undo)[0], labelled=lambda item: report_.labelled(*item),
+        undo_line=lambda undo: report_.undo_line(undo)[0], row_words=report_.row_words,
     )  # fmt: skip
     # One that no line holds may be broken anywhere; a name that one does, never.
     environment.tests["long"] = lambda cell: any(

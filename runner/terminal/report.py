@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -293,17 +293,23 @@ def draw_gates(gates: tuple[GateResult, ...], out: Console) -> None:
         if gate.status != "pass":
             out.print(f"\n[{_MARKS[gate.status][1]}]{escape(gate.name)}[/] {escape(' '.join(gate.message.split()))}")
             for row in gate.rows:
-                words = ", ".join(labelled(name, value) for name, value in row.items())
-                out.print(f"  {words}", markup=False)
+                out.print(f"  {row_words(row)}", markup=False)
             if gate.rows and gate.failures > len(gate.rows):
                 out.print(f"  … {gate.failures - len(gate.rows):,} more")
 
 
-def labelled(name: str, value: Any) -> str:
-    """A column's name and value. Cents are shown as money, and so under a name that does not say cents."""
-    if name.endswith("cents") and isinstance(value, int | Decimal):
-        return f"{name.removesuffix('cents').rstrip('_') or 'amount'} {amount(int(value))}"
-    return f"{name} {'null' if value is None else clean(str(value))}"
+def row_words(row: Mapping[str, Any]) -> str:
+    """Each column's name and value. Cents are shown as money, in the decimals of their currency: that of `ledger_cents`
+    stands in `ledger_currency`, else in `currency`."""
+
+    def words(name: str, value: Any) -> str:
+        if name.endswith("cents") and isinstance(value, int | Decimal):
+            side = name.removesuffix("cents").rstrip("_")
+            currency = row.get(f"{side}_currency") or row.get("currency") or NO_CURRENCY
+            return f"{side or 'amount'} {amount(int(value), currency)}"
+        return f"{name} {'null' if value is None else clean(str(value))}"
+
+    return ", ".join(words(name, value) for name, value in row.items())
 
 
 def _draw_costs(attempt: Attempt, out: Console) -> None:

@@ -12,6 +12,7 @@ backfilled as (
 select
     coalesce(staged.invoice_id, backfilled.invoice_id) as invoice_id,
     coalesce(staged.invoice_number, backfilled.invoice_number) as invoice_number,
+    coalesce(staged.currency, backfilled.currency) as currency,
     coalesce(staged.total_cents, backfilled.total_cents) as cents,
     case
         when staged.invoice_id is null then 'unexpected'

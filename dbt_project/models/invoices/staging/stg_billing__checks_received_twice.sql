@@ -4,6 +4,7 @@ select
     facility_id,
     check_number,
     received_on,
+    currency,
     amount_cents,
     same_as,
     has_paid

@@ -9,6 +9,7 @@ select
     origin,
     sent_at,
     due_date,
+    currency,
     total_cents::bigint as total_cents,
     amount_paid_cents::bigint as amount_paid_cents,
     pdf_storage_path,

@@ -8,6 +8,7 @@ select
     sent_at,
     due_date,
     total_cents,
+    currency,
     withdrawn,
     line
 from {{ source('staging', 'invoices') }} as landed

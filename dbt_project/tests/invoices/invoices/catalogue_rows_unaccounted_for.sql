@@ -1,6 +1,7 @@
 select
     invoice_number,
     bucket,
+    currency,
     cents
 from {{ ref('catalogue_buckets') }}
 where bucket in ('not written', 'unexpected')

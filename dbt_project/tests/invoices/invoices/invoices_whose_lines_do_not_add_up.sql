@@ -1,5 +1,6 @@
 select
     invoice_number,
+    currency,
     total_cents as cents,
     line_cents
 from {{ ref('invoice_balances') }}
