@@ -1,6 +1,6 @@
 -- Billing profiles of customers, the profile on an invoice, and invoices as Finance writes them.
 -- Safe: a table or column is created only where it is missing; a new column is nullable and has no default.
--- depends: 0227_billing_grants
+-- depends: 0228_billing_grants
 
 do $do$
 begin

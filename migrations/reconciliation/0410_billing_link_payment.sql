@@ -10,10 +10,7 @@ as $$
 declare
     v_payment billing.payments;
 begin
-    if btrim(coalesce(p_reason, '')) = '' then
-        raise exception 'linking payment % needs a reason', p_payment using errcode = 'BF033',
-            hint = 'select billing.link_payment(payment, invoice, ''why it is this one'');';
-    end if;
+    perform billing.require_reason(format('linking payment %s', p_payment), p_reason);
     perform backfill.take_lock();
     select * into v_payment from billing.payments where id = p_payment;
     if not found then

@@ -1,6 +1,6 @@
 -- How it is written down which originals of invoices are in the document store.
 -- Safe: a function only.
--- depends: 0223_staging_invoice_intake
+-- depends: 0224_staging_invoice_intake
 
 create function staging.record_documents(p_documents jsonb) returns backfill.backfill_log
 language plpgsql volatile

@@ -1,6 +1,6 @@
 -- Which invoice a number means that stands on a check or in a payment's reference, and what of it is left for a person to look at.
 -- Safe: views, functions, two indexes and a table of its own; nothing moves. Writers to invoices wait while the indexes are built.
--- depends: 0212_billing_interest
+-- depends: 0213_billing_interest
 
 create index invoices_number_key on billing.invoices (company_id, billing.number_key(invoice_number), facility_id);
 comment on index billing.invoices_number_key is 'Finds the invoice that a number on a check or payment means.';

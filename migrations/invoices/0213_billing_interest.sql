@@ -1,6 +1,6 @@
 -- What is outstanding, and interest on what is overdue.
 -- Safe: functions and a view only. Interest never touches an invoice of origin backfill.
--- depends: 0211_billing_open_amount
+-- depends: 0212_billing_money_sources
 
 create view billing.receivables as
 select

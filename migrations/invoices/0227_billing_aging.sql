@@ -1,6 +1,6 @@
 -- Who owes what since when, and what became of it: aging and statements as of any day.
 -- Safe: functions that only read.
--- depends: 0225_billing_smoke_test
+-- depends: 0226_billing_smoke_test
 
 create function billing.aging(p_as_of date default null, p_by text default 'facility')
 returns table (

@@ -1,6 +1,6 @@
 -- Who may do what in the system invoices: an auditor reads, an operator loads and works through functions, nobody else.
 -- Safe: rights only, and on nothing of the schema billing but the system's own functions and the tables that it names.
--- depends: 0226_billing_aging
+-- depends: 0227_billing_aging
 
 revoke execute on function
 billing.invoice_ordinal(text),

@@ -1,6 +1,6 @@
 -- The other corrections of single invoices: send again, void, delete. Each is an audited run.
 -- Safe: functions only.
--- depends: 0220_billing_invoice_correct
+-- depends: 0221_billing_invoice_correct
 
 create function billing.resend_invoice(
     p_invoice uuid, p_sent_at timestamptz, p_reason text, p_actor text default session_user

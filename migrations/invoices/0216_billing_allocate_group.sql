@@ -1,6 +1,6 @@
 -- Allocation: money that is not applied yet pays the invoices that it names, then the oldest due. Checks, payments and credits alike.
 -- Safe: functions only; amounts move only when one is called.
--- depends: 0214_billing_record_applications
+-- depends: 0215_billing_record_applications
 
 create function billing.write_off_room(
     p_company uuid, p_currency text, p_facility uuid, p_year integer, p_rest bigint

@@ -1,6 +1,6 @@
 -- A smoke test of the billing flows, as a line of the promotion checklist.
 -- Safe: a new function; it writes rows that its caller must roll back.
--- depends: 0224_staging_invoice_documents
+-- depends: 0225_staging_invoice_documents
 
 create function billing.smoke_test() returns table (passed boolean, finding text, way_out text)
 language plpgsql volatile

@@ -1,6 +1,6 @@
 -- How a loader begins, and how the names under which clients appear in its file are kept.
 -- Safe: functions only.
--- depends: 0221_billing_invoice_void
+-- depends: 0222_billing_invoice_void
 
 create function staging.client_key(p_name text) returns text
 language sql immutable parallel safe

@@ -1,6 +1,6 @@
 -- How the loader stages a catalogue: parsed rows come in temporary tables, every row ends in one bucket.
 -- Safe: functions only.
--- depends: 0222_staging_invoice_aliases
+-- depends: 0223_staging_invoice_aliases
 
 create function staging.summary_line(p_number text) returns text
 language sql immutable parallel safe

@@ -1,30 +1,6 @@
 -- Who asks for an allocation: the checks, and all money on account of a facility or customer; and checks that were entered twice.
 -- Safe: views and functions; amounts move only when a function is called.
--- depends: 0215_billing_allocate_group
-
-create view billing.check_balances as
-select
-    b.company_id,
-    b.source_id as check_payment_id,
-    b.facility_id,
-    b.label as check_number,
-    b.currency,
-    b.amount_cents,
-    b.applied_cents,
-    b.unapplied_cents
-from billing.source_balances as b
-where b.source = 'check';
-
-comment on view billing.check_balances is
-'Each check with what it paid and what is left of it: applied + unapplied = amount; nothing is left of one that was returned.';
-comment on column billing.check_balances.company_id is 'The company.';
-comment on column billing.check_balances.check_payment_id is 'The check.';
-comment on column billing.check_balances.facility_id is 'The facility, where it has one.';
-comment on column billing.check_balances.check_number is 'Its number.';
-comment on column billing.check_balances.currency is 'Its currency; null: not known.';
-comment on column billing.check_balances.amount_cents is 'The amount, in the minor unit of its currency.';
-comment on column billing.check_balances.applied_cents is 'What is applied, all together.';
-comment on column billing.check_balances.unapplied_cents is 'What of it is left: on account.';
+-- depends: 0216_billing_allocate_group
 
 create view billing.checks_received_twice as
 with paying as (

@@ -1,6 +1,6 @@
 -- A rest that is written off by a person, a check that came back, and what a check paid taken back as a whole.
 -- Safe: functions only.
--- depends: 0217_billing_apply
+-- depends: 0218_billing_apply
 
 create function billing.write_off(p_invoice uuid, p_cents bigint, p_code text, p_reason text, p_on date default null)
 returns billing.applications

@@ -1,6 +1,6 @@
 -- A person's word on money: apply it, take it back, say no, write off a rest, a check that came back. Each is an audited run with its reason.
 -- Safe: functions only.
--- depends: 0216_billing_allocate_checks
+-- depends: 0217_billing_allocate_checks
 
 create function billing.require_reason(p_what text, p_reason text) returns void
 language plpgsql immutable
@@ -77,7 +77,8 @@ begin
         when v_source.currency is distinct from v_invoice.currency and not (v_invoice.currency is null and v_source.currency_unsaid)
             then format('it is in %s, the invoice in %s', coalesce(v_source.currency, 'a currency not known'),
                 coalesce(v_invoice.currency, 'a currency not known'))
-        when not v_source.usable then 'it was returned, failed, refunded or voided'
+        when not v_source.usable then case v_source.source
+            when 'check' then 'it was returned' when 'payment' then 'it failed or was refunded' else 'it is a draft or void' end
         when v_no is not null then format('a person said no: %s', v_no)
         when v_cents > v_source.unapplied_cents then format('%s cents were asked for, and %s cents of it are left', v_cents, v_source.unapplied_cents)
         when v_cents > v_room then format('it is of %s cents, and %s cents of the invoice are open', v_cents, v_room)

@@ -1,6 +1,6 @@
 -- How rows of applied money are written and ended, for whoever decided on them: amounts paid, states and links follow.
 -- Safe: functions only; their callers hold the locks and have judged.
--- depends: 0213_billing_references
+-- depends: 0214_billing_references
 
 create function billing.follow_sources(p_sources uuid[]) returns void
 language plpgsql volatile

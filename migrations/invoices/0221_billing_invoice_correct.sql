@@ -1,7 +1,7 @@
 -- Corrections of single invoices after the load, each an audited run: what each begins and ends with, and the first.
 -- Each does its work and then looks for faults: what breaks an invariant is refused, and nothing of it stays.
 -- Safe: functions only.
--- depends: 0219_billing_invoice_faults
+-- depends: 0220_billing_invoice_faults
 
 create function billing.begin_action(
     p_action text, p_invoice uuid, p_actor text, p_parameters jsonb, out opened boolean, out invoice billing.invoices

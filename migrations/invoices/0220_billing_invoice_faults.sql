@@ -1,6 +1,6 @@
 -- Which invoices break an invariant, and that no reversal brings a second one for a facility and period.
 -- Safe: a view, and a trigger on the log of runs that looks when a reversal ends.
--- depends: 0218_billing_write_off
+-- depends: 0219_billing_write_off
 
 create view billing.invoice_faults as
 with line_totals as (
