@@ -2,105 +2,110 @@
 -- Safe: views and functions that only read.
 -- depends: 0210_billing_application_entries
 
-create function billing.balances_as_of(p_day date, p_invoices uuid[] default null)
-returns table (
-    invoice_id uuid,
-    company_id uuid,
-    facility_id uuid,
-    customer_id uuid,
-    invoice_number text,
-    currency text,
-    status text,
-    origin text,
-    issued_on date,
-    due_date date,
-    total_cents bigint,
-    checks_cents bigint,
-    payments_cents bigint,
-    credits_cents bigint,
-    write_offs_cents bigint,
-    opening_cents bigint,
-    given_cents bigint,
-    applied_cents bigint,
-    uncovered_cents bigint,
-    open_cents bigint
-)
-language sql stable parallel safe
-rows 10000
--- A parameter is no table.
--- noqa: disable=RF01,ST05,LT02
-begin atomic
-    with a as (
-        select
-            r.invoice_id,
-            sum(r.amount_cents) filter (where r.counts) as cents,
-            sum(r.amount_cents) filter (where r.counts and r.source = 'check') as checks,
-            sum(r.amount_cents) filter (where r.counts and r.source = 'payment') as payments,
-            sum(r.amount_cents) filter (where r.counts and r.source = 'credit') as credits,
-            sum(r.amount_cents) filter (where r.counts and r.source = 'write-off') as write_offs,
-            sum(r.amount_cents) filter (where r.effective_until is null) as standing
-        from (
-        -- Of what stands now no day is needed, and so nothing is joined for it.
-            select
-                x.invoice_id,
-                x.source,
-                x.amount_cents,
-                x.effective_until,
-                (balances_as_of.p_day = 'infinity' or x.effective_from <= balances_as_of.p_day)
-                and (x.effective_until is null or x.effective_until > balances_as_of.p_day) as counts
-            from billing.application_rows as x
-            where balances_as_of.p_invoices is null or x.invoice_id = any(balances_as_of.p_invoices)
-        ) as r
-        group by r.invoice_id
-    ),
-
-g as (
-        select
-            e.source_id,
-            sum(e.amount_cents) as cents
-        from billing.application_entries as e
-        where
-            e.source = 'credit' and e.effective_from <= balances_as_of.p_day
-            and (e.effective_until is null or e.effective_until > balances_as_of.p_day)
-            and (balances_as_of.p_invoices is null or e.source_id = any(balances_as_of.p_invoices))
-        group by e.source_id
+do $do$
+begin
+    -- A body in SQL's own form: its names are resolved here and now, whatever path its caller has, and it is still put into the query that
+    -- calls it. As a text, because yoyo would split it at its semicolon.
+    execute $sql$
+    create function billing.balances_as_of(p_day date, p_invoices uuid[] default null)
+    returns table (
+        invoice_id uuid,
+        company_id uuid,
+        facility_id uuid,
+        customer_id uuid,
+        invoice_number text,
+        currency text,
+        status text,
+        origin text,
+        issued_on date,
+        due_date date,
+        total_cents bigint,
+        checks_cents bigint,
+        payments_cents bigint,
+        credits_cents bigint,
+        write_offs_cents bigint,
+        opening_cents bigint,
+        given_cents bigint,
+        applied_cents bigint,
+        uncovered_cents bigint,
+        open_cents bigint
     )
+    language sql stable parallel safe
+    rows 10000
+    begin atomic
+        with a as (
+            select
+                r.invoice_id,
+                sum(r.amount_cents) filter (where r.counts) as cents,
+                sum(r.amount_cents) filter (where r.counts and r.source = 'check') as checks,
+                sum(r.amount_cents) filter (where r.counts and r.source = 'payment') as payments,
+                sum(r.amount_cents) filter (where r.counts and r.source = 'credit') as credits,
+                sum(r.amount_cents) filter (where r.counts and r.source = 'write-off') as write_offs,
+                sum(r.amount_cents) filter (where r.effective_until is null) as standing
+            from (
+            -- Of what stands now no day is needed, and so nothing is joined for it.
+                select
+                    x.invoice_id,
+                    x.source,
+                    x.amount_cents,
+                    x.effective_until,
+                    (balances_as_of.p_day = 'infinity' or x.effective_from <= balances_as_of.p_day)
+                    and (x.effective_until is null or x.effective_until > balances_as_of.p_day) as counts
+                from billing.application_rows as x
+                where balances_as_of.p_invoices is null or x.invoice_id = any(balances_as_of.p_invoices)
+            ) as r
+            group by r.invoice_id
+        ),
 
-    select
-        i.id as invoice_id,
-        i.company_id,
-        i.facility_id,
-        i.customer_id,
-        i.invoice_number,
-        i.currency,
-        i.status,
-        i.origin,
-        billing.day_of(coalesce(i.sent_at, i.created_at)) as issued_on,
-        i.due_date,
-        i.total_cents::bigint as total_cents,
-        coalesce(a.checks, 0)::bigint as checks_cents,
-        coalesce(a.payments, 0)::bigint as payments_cents,
-        coalesce(a.credits, 0)::bigint as credits_cents,
-        coalesce(a.write_offs, 0)::bigint as write_offs_cents,
-        o.cents::bigint as opening_cents,
-        coalesce(g.cents, 0)::bigint as given_cents,
-        (coalesce(a.cents, 0) + o.cents)::bigint as applied_cents,
-        (i.total_cents - coalesce(a.cents, 0))::bigint as uncovered_cents,
-        -- Void from a day on; one that does not say since when is void as of any day.
-        case
-            when i.status = 'draft'
-                or i.status = 'void' and (i.voided_on is null or i.voided_on <= balances_as_of.p_day)
-                then 0
-            else i.total_cents - coalesce(a.cents, 0) - o.cents + coalesce(g.cents, 0)
-        end::bigint as open_cents
-    from billing.invoices as i
-    left join a on i.id = a.invoice_id
-    left join g on i.id = g.source_id
-    -- What it says is paid, and no row that stands explains.
-    cross join lateral (select greatest(i.amount_paid_cents - coalesce(a.standing, 0), 0) as cents) as o
-    where balances_as_of.p_invoices is null or i.id = any(balances_as_of.p_invoices);
+    g as (
+            select
+                e.source_id,
+                sum(e.amount_cents) as cents
+            from billing.application_entries as e
+            where
+                e.source = 'credit' and e.effective_from <= balances_as_of.p_day
+                and (e.effective_until is null or e.effective_until > balances_as_of.p_day)
+                and (balances_as_of.p_invoices is null or e.source_id = any(balances_as_of.p_invoices))
+            group by e.source_id
+        )
+
+        select
+            i.id as invoice_id,
+            i.company_id,
+            i.facility_id,
+            i.customer_id,
+            i.invoice_number,
+            i.currency,
+            i.status,
+            i.origin,
+            billing.day_of(coalesce(i.sent_at, i.created_at)) as issued_on,
+            i.due_date,
+            i.total_cents::bigint as total_cents,
+            coalesce(a.checks, 0)::bigint as checks_cents,
+            coalesce(a.payments, 0)::bigint as payments_cents,
+            coalesce(a.credits, 0)::bigint as credits_cents,
+            coalesce(a.write_offs, 0)::bigint as write_offs_cents,
+            o.cents::bigint as opening_cents,
+            coalesce(g.cents, 0)::bigint as given_cents,
+            (coalesce(a.cents, 0) + o.cents)::bigint as applied_cents,
+            (i.total_cents - coalesce(a.cents, 0))::bigint as uncovered_cents,
+            -- Void from a day on; one that does not say since when is void as of any day.
+            case
+                when i.status = 'draft'
+                    or i.status = 'void' and (i.voided_on is null or i.voided_on <= balances_as_of.p_day)
+                    then 0
+                else i.total_cents - coalesce(a.cents, 0) - o.cents + coalesce(g.cents, 0)
+            end::bigint as open_cents
+        from billing.invoices as i
+        left join a on i.id = a.invoice_id
+        left join g on i.id = g.source_id
+        -- What it says is paid, and no row that stands explains.
+        cross join lateral (select greatest(i.amount_paid_cents - coalesce(a.standing, 0), 0) as cents) as o
+        where balances_as_of.p_invoices is null or i.id = any(balances_as_of.p_invoices);
+    end
+    $sql$;
 end;
--- noqa: enable=all
+$do$;
 
 comment on function billing.balances_as_of(date, uuid[]) is
 'Each invoice with what is applied to it on a day (from <= day < until), in the minor unit of its currency: checks, payments, credits,

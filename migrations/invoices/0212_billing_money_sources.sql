@@ -62,58 +62,63 @@ comment on column billing.money_sources.amount_cents is 'The amount, in the mino
 comment on column billing.money_sources.received_on is 'When the money came, or the credit was issued.';
 comment on column billing.money_sources.usable is 'It was neither returned, failed, refunded nor voided.';
 
-create function billing.balances_of_sources(p_sources uuid[] default null)
-returns table (
-    source text,
-    source_id uuid,
-    company_id uuid,
-    facility_id uuid,
-    customer_id uuid,
-    label text,
-    currency text,
-    currency_unsaid boolean,
-    amount_cents bigint,
-    received_on date,
-    usable boolean,
-    applied_cents bigint,
-    unapplied_cents bigint
-)
-language sql stable parallel safe
-rows 10000
--- A parameter is no table.
--- noqa: disable=RF01,ST05,LT02
-begin atomic
-    with a as (
-        select
-            r.source,
-            r.source_id,
-            sum(r.amount_cents) as cents
-        from billing.application_rows as r
-        where
-            r.effective_until is null
-            and (balances_of_sources.p_sources is null or r.source_id = any(balances_of_sources.p_sources))
-        group by r.source, r.source_id
+do $do$
+begin
+    -- A body in SQL's own form: its names are resolved here and now, whatever path its caller has, and it is still put into the query that
+    -- calls it. As a text, because yoyo would split it at its semicolon.
+    execute $sql$
+    create function billing.balances_of_sources(p_sources uuid[] default null)
+    returns table (
+        source text,
+        source_id uuid,
+        company_id uuid,
+        facility_id uuid,
+        customer_id uuid,
+        label text,
+        currency text,
+        currency_unsaid boolean,
+        amount_cents bigint,
+        received_on date,
+        usable boolean,
+        applied_cents bigint,
+        unapplied_cents bigint
     )
+    language sql stable parallel safe
+    rows 10000
+    begin atomic
+        with a as (
+            select
+                r.source,
+                r.source_id,
+                sum(r.amount_cents) as cents
+            from billing.application_rows as r
+            where
+                r.effective_until is null
+                and (balances_of_sources.p_sources is null or r.source_id = any(balances_of_sources.p_sources))
+            group by r.source, r.source_id
+        )
 
-    select
-        m.source,
-        m.source_id,
-        m.company_id,
-        m.facility_id,
-        m.customer_id,
-        m.label,
-        m.currency,
-        m.currency_unsaid,
-        m.amount_cents,
-        m.received_on,
-        m.usable,
-        coalesce(a.cents, 0)::bigint as applied_cents,
-        case when m.usable then m.amount_cents - coalesce(a.cents, 0) else 0 end::bigint as unapplied_cents
-    from billing.money_sources as m
-    left join a on m.source = a.source and m.source_id = a.source_id
-    where balances_of_sources.p_sources is null or m.source_id = any(balances_of_sources.p_sources);
+        select
+            m.source,
+            m.source_id,
+            m.company_id,
+            m.facility_id,
+            m.customer_id,
+            m.label,
+            m.currency,
+            m.currency_unsaid,
+            m.amount_cents,
+            m.received_on,
+            m.usable,
+            coalesce(a.cents, 0)::bigint as applied_cents,
+            case when m.usable then m.amount_cents - coalesce(a.cents, 0) else 0 end::bigint as unapplied_cents
+        from billing.money_sources as m
+        left join a on m.source = a.source and m.source_id = a.source_id
+        where balances_of_sources.p_sources is null or m.source_id = any(balances_of_sources.p_sources);
+    end
+    $sql$;
 end;
--- noqa: enable=all
+$do$;
 
 comment on function billing.balances_of_sources(uuid[]) is
 'Checks, payments and credits (null: all; else those, found by their keys) with what of each is applied and what is left, in minor units.';

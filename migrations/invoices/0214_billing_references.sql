@@ -60,36 +60,41 @@ comment on function billing.reference_tokens(text) is
 'What in a free text may be an invoice number: each word, a word of letters with the number after it (INV 0015), and numbers with their letters
 between slashes. In capitals; only the first 2,000 letters are read.';
 
-create function billing.match_reference(p_company uuid, p_facility uuid, p_reference text)
-returns table (invoice_id uuid, invoice_number text, fit integer, bare boolean, sure boolean)
-language sql stable parallel safe
-rows 1
--- A parameter is no table.
--- noqa: disable=RF01,ST05,LT02
-begin atomic
-    select
-        i.id as invoice_id,
-        i.invoice_number,
-        case
-            when upper(i.invoice_number) = upper(btrim(match_reference.p_reference)) then 1
-            when billing.number_prefix(i.invoice_number) = billing.number_prefix(match_reference.p_reference) then 2
-            else 3
-        end as fit,
-        billing.number_prefix(match_reference.p_reference) = ''
-        or billing.number_prefix(match_reference.p_reference) <> billing.number_prefix(i.invoice_number) as bare,
-        billing.number_prefix(match_reference.p_reference) = billing.number_prefix(i.invoice_number)
-        or billing.one_series(i.company_id) as sure
-    from billing.invoices as i
-    where
-        i.company_id = match_reference.p_company
-        and (match_reference.p_facility is null or i.facility_id = match_reference.p_facility)
-        and billing.number_key(i.invoice_number) = billing.number_key(match_reference.p_reference)
-        -- A word such as "invoice" says nothing; another prefix means another series of numbers: CN-4 is never INV-4.
-        and billing.number_prefix(match_reference.p_reference) in (
-            billing.number_prefix(i.invoice_number), '', 'INV', 'INVOICE', 'INVOICENO', 'INVNO', 'NO', 'NR'
-        );
+do $do$
+begin
+    -- A body in SQL's own form: its names are resolved here and now, whatever path its caller has, and it is still put into the query that
+    -- calls it. As a text, because yoyo would split it at its semicolon.
+    execute $sql$
+    create function billing.match_reference(p_company uuid, p_facility uuid, p_reference text)
+    returns table (invoice_id uuid, invoice_number text, fit integer, bare boolean, sure boolean)
+    language sql stable parallel safe
+    rows 1
+    begin atomic
+        select
+            i.id as invoice_id,
+            i.invoice_number,
+            case
+                when upper(i.invoice_number) = upper(btrim(match_reference.p_reference)) then 1
+                when billing.number_prefix(i.invoice_number) = billing.number_prefix(match_reference.p_reference) then 2
+                else 3
+            end as fit,
+            billing.number_prefix(match_reference.p_reference) = ''
+            or billing.number_prefix(match_reference.p_reference) <> billing.number_prefix(i.invoice_number) as bare,
+            billing.number_prefix(match_reference.p_reference) = billing.number_prefix(i.invoice_number)
+            or billing.one_series(i.company_id) as sure
+        from billing.invoices as i
+        where
+            i.company_id = match_reference.p_company
+            and (match_reference.p_facility is null or i.facility_id = match_reference.p_facility)
+            and billing.number_key(i.invoice_number) = billing.number_key(match_reference.p_reference)
+            -- A word such as "invoice" says nothing; another prefix means another series of numbers: CN-4 is never INV-4.
+            and billing.number_prefix(match_reference.p_reference) in (
+                billing.number_prefix(i.invoice_number), '', 'INV', 'INVOICE', 'INVOICENO', 'INVNO', 'NO', 'NR'
+            );
+    end
+    $sql$;
 end;
--- noqa: enable=all
+$do$;
 
 comment on function billing.match_reference(uuid, uuid, text) is
 'Which invoices of a company, and of a facility where one is given, a number means: signs, case, blanks and leading zeros aside the whole number must
