@@ -19,9 +19,12 @@ LOST = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected)
 
 
 def application(url: str, dice: random.Random, stop: threading.Event, added: Counter[int]) -> None:
-    """Adds small amounts to a few rows at a time, outside of any run, and keeps account of them."""
+    """Adds small amounts to a few rows at a time, outside of any run, and keeps account of them.
+
+    A reversal takes up to a second where the machine is slow: more often, and none would ever find its rows at rest.
+    """
     with psycopg.connect(url, autocommit=True) as conn:
-        while not stop.wait(0.02):
+        while not stop.wait(0.2):
             ids = dice.sample(range(1, ROWS + 1), 2)
             try:
                 conn.execute("update item set n = n + 1 where id = any (%s)", [ids])
