@@ -45,12 +45,21 @@ create table staging.finance_ledger_line (
     invoice_number text,
     invoice_id uuid,
     amount numeric not null,
-    amount_cents bigint not null generated always as ((amount * 100)::bigint) stored,
+    -- The frequent currencies first: the decimals of any other take as long as all the rest of the line.
+    amount_cents bigint not null generated always as (
+        case
+            when currency in ('USD', 'EUR', 'CAD', 'GBP', 'SEK') then amount * 100 else backfill.minor_units(amount, currency)
+        end::bigint
+    ) stored,
     currency text not null,
     status text not null,
     payment_method text,
     paid_at timestamptz,
     notes text,
+    check (
+        currency in ('USD', 'EUR', 'CAD', 'GBP', 'SEK') and scale(amount) <= 2
+        or scale(trim_scale(amount)) <= backfill.minor_digits(currency)
+    ),
     primary key (file_sha256, line)
 );
 
@@ -67,8 +76,8 @@ comment on column staging.finance_ledger_line.description is 'Text of the entry.
 comment on column staging.finance_ledger_line.reference_id is 'Reference that Finance gave.';
 comment on column staging.finance_ledger_line.invoice_number is 'Number of the invoice, as text, without blanks around it.';
 comment on column staging.finance_ledger_line.invoice_id is 'Id of the invoice, where Finance knows it.';
-comment on column staging.finance_ledger_line.amount is 'Amount as in the file, in whole units with at most two decimals.';
-comment on column staging.finance_ledger_line.amount_cents is 'Amount in cents.';
+comment on column staging.finance_ledger_line.amount is 'Amount as in the file, in whole units with at most the decimals of its currency.';
+comment on column staging.finance_ledger_line.amount_cents is 'Amount in the minor unit of its currency: cents, of yen the yen.';
 comment on column staging.finance_ledger_line.currency is 'Three letters, upper case.';
 comment on column staging.finance_ledger_line.status is 'Status, lower case.';
 comment on column staging.finance_ledger_line.payment_method is 'How it was paid, where it was.';

@@ -40,8 +40,10 @@ as $$
         end,
         case
             when p_row.amount is null then 'amount is missing'
-            when p_row.amount !~ '^-?[0-9]{1,15}(\.[0-9]{1,2})?$'
-                then format('amount is not a number written like 1234.56, with at most two decimals: %L', left(p_row.amount, 60))
+            when p_row.amount !~ '^-?[0-9]{1,14}(\.[0-9]{1,4})?$'
+                then format('amount is not a number written like 1234.56: %L', left(p_row.amount, 60))
+            when scale(trim_scale(p_row.amount::numeric)) > backfill.minor_digits(upper(btrim(p_row.currency)))
+                then format('amount has more decimals than the currency %s: %L', left(upper(btrim(p_row.currency)), 60), p_row.amount)
         end,
         case
             when p_row.currency is null then 'currency is missing'
@@ -74,7 +76,7 @@ declare
 begin
     with judged as (
         select r.line, staging.finance_ledger_fault(r) as fault, left(r.ledger_id, 100) as ledger_id,
-            left(r.invoice_number, 100) as invoice_number, left(r.amount, 60) as amount
+            left(r.invoice_number, 100) as invoice_number, left(r.amount, 60) as amount, upper(left(btrim(r.currency), 60)) as currency
         from staging.finance_ledger_raw as r
     ), bad as (
         select * from judged where fault is not null
@@ -83,7 +85,9 @@ begin
     ), kept as (
         insert into backfill.reject (run_id, backfill, source, source_key, line, reason, amount, payload)
         select backfill.open_run(), 'load finance_ledger', p_name, b.line::text, b.line, b.fault,
-            case when b.amount ~ '^-?[0-9]{1,15}(\.[0-9]{1,2})?$' then (b.amount::numeric * 100)::bigint end,
+            case when b.amount ~ '^-?[0-9]{1,14}(\.[0-9]{1,4})?$'
+                and scale(trim_scale(b.amount::numeric)) <= backfill.minor_digits(coalesce(b.currency, 'amounts'))
+                then backfill.minor_units(b.amount::numeric, coalesce(b.currency, 'amounts'))::bigint end,
             jsonb_strip_nulls(jsonb_build_object(
                 'ledger_id', b.ledger_id, 'invoice_number', b.invoice_number, 'amount', b.amount))
         from bad as b
@@ -129,7 +133,7 @@ begin
     where p_proved or (
         r.ledger_id <> '' and r.status <> '' and strpos(r.status, ' ') = 0
         and octet_length(r.date) = 10 and r.day::text = r.date
-        and octet_length(r.amount) <= 15 and r.value::text = r.amount and scale(r.value) <= 2  -- null for NaN and Infinity
+        and octet_length(r.amount) <= 15 and r.value::text = r.amount and scale(r.value) <= 4  -- null for NaN and Infinity
         and (r.currency in ('USD', 'EUR', 'CAD', 'GBP', 'SEK') or r.currency ~ '^[A-Za-z]{3}$')  -- a pattern costs more
         and (r.invoice_id is null or r.id::text = r.invoice_id)
         and (r.paid_at is null or r.paid_day::text = r.paid_at)
@@ -202,7 +206,7 @@ begin
     begin
         row_count := staging.cast_finance_ledger(p_sha256, false, v_raw);
     exception
-        when data_exception then
+        when data_exception or check_violation then
             reject_count := staging.finance_ledger_rejects(p_name);
             row_count := staging.cast_finance_ledger(p_sha256, true, v_raw - reject_count);
     end;

@@ -1,8 +1,7 @@
-drop function staging.comparison_rows(bigint);
-drop function staging.compare_finance_ledger(text, bigint);
-drop function staging.finance_ledger_pairs(text, boolean);
-drop view staging.numbered_invoice;
-drop function staging.comparison_class(
-    text, bigint, bigint, bigint, date, date, text, text, text, text
+drop function staging.ledger_comparison(text, numeric, date, date, uuid, boolean);
+drop function staging.ledger_parts(text, bigint [], text, boolean);
+drop type staging.ledger_part;
+drop function staging.comparison_differences(
+    boolean, numeric, numeric, numeric, date, date, text, text, text, text
 );
-drop function staging.begin_comparison();
+drop function staging.number_nearness(text, text);

@@ -1,225 +1,236 @@
 -- Ledger against invoices, both ways: every line and every invoice ends in exactly one class.
--- Safe: functions and a temporary table of the session; the comparison runs in a read-only transaction.
+-- Safe: functions only; they write nothing.
 -- depends: 0402_staging_finance_ledger_intake 0403_billing_profiles
 
-create function staging.begin_comparison() returns void
-language plpgsql volatile
-security definer
-set search_path = pg_catalog, pg_temp
-set client_min_messages = 'warning'
-as $$
-begin
-    drop table if exists pg_temp.finance_ledger_comparison;
-    create temp table finance_ledger_comparison (
-        class text,
-        matched_by text,
-        line bigint,
-        ledger_id text,
-        invoice_id uuid,
-        ledger_number text,
-        db_number text,
-        ledger_cents bigint,
-        db_cents bigint,
-        ledger_date date,
-        db_date date,
-        ledger_status text,
-        db_status text,
-        ledger_currency text,
-        db_currency text,
-        ledger_invoice_id uuid
-    ) on commit drop;
-    grant select on finance_ledger_comparison to public;  -- of this session: nobody else sees it
-end;
-$$;
-
-comment on function staging.begin_comparison() is
-'Makes the temporary table of a comparison, which goes with the transaction. Apart from the comparison, because a read-only
-transaction can fill a temporary table but not make one.';
-
-create function staging.comparison_class(
-    p_by text, p_tolerance bigint, p_ledger_cents bigint, p_db_cents bigint, p_ledger_date date, p_db_date date,
-    p_ledger_status text, p_db_status text, p_ledger_currency text, p_db_currency text
-) returns text
+create function staging.number_nearness(p_number text, p_other text) returns integer
 language sql immutable parallel safe
 return case
-    when p_ledger_currency is distinct from p_db_currency then 'currency differs'
-    when abs(p_ledger_cents - p_db_cents) > p_tolerance then 'amount differs'
-    when p_ledger_date is distinct from p_db_date then 'date differs'
-    when p_ledger_status is distinct from p_db_status then 'status differs'
-    when p_by = 'number' then 'matched by number only'
-    else 'identical'
+    when p_number = p_other then 1
+    when billing.number_key(p_number) is distinct from billing.number_key(p_other) then null
+    when billing.number_prefix(p_number) = billing.number_prefix(p_other) then 2
+    when '' in (billing.number_prefix(p_number), billing.number_prefix(p_other)) then 3
 end;
 
-comment on function staging.comparison_class(
-    text, bigint, bigint, bigint, date, date, text, text, text, text
+comment on function staging.number_nearness(text, text) is
+'How near two invoice numbers are to each other, as in matching: 1 the same text, 2 the same letters and digits (INV-14, inv 0014), 3 the same
+digits where one of them has no letters (14), null = two numbers (INV-14, B-14).';
+
+create function staging.comparison_differences(
+    p_number_differs boolean, p_tolerance numeric, p_ledger_cents numeric, p_db_cents numeric, p_ledger_date date, p_db_date date,
+    p_ledger_status text, p_db_status text, p_ledger_currency text, p_db_currency text
+) returns text []
+language sql immutable parallel safe
+-- The usual answer first: an array made of eight conditions costs as much as all the rest.
+return case
+    when not p_number_differs and p_ledger_currency = p_db_currency and p_ledger_cents = p_db_cents and p_ledger_date = p_db_date
+        and p_ledger_status = p_db_status then '{}'::text []
+    else array_remove(array[
+        case when p_number_differs then 'number' end,
+        case when p_ledger_currency is distinct from p_db_currency then 'currency' end,
+        case when abs(p_ledger_cents - p_db_cents) > p_tolerance * backfill.minor_factor(p_ledger_currency) then 'amount' end,
+        case when p_ledger_date is distinct from p_db_date then 'date' end,
+        case when p_ledger_status is distinct from p_db_status then 'status' end
+    ], null)
+end;
+
+comment on function staging.comparison_differences(
+    boolean, numeric, numeric, numeric, date, date, text, text, text, text
 ) is
-'The class of a matched pair: its first difference in this order, since cents of two currencies cannot be compared. Inlined.';
+'All columns in which a ledger''s lines and their invoice differ, in the order that names their class; empty where none does. Tolerance in
+whole units of the currency. Inlined.';
 
-create view staging.numbered_invoice as
-select
-    i.invoice_id,
-    i.invoice_number
-from billing.finance_invoices as i
-where
-    (
-        select count(*) < 2
-        from billing.companies as c
-        where
-            exists (
-                select 1 from billing.invoices as o
-                where o.company_id = c.id
-            )
-    )
-    or i.invoice_number in (
-        select o.invoice_number from billing.finance_invoices as o
-        group by o.invoice_number
-        having count(*) = 1
-    );
+create type staging.ledger_part as (
+    nth bigint, currency text, line bigint, lines bigint, cents numeric, entry_date date, of_lines bigint []
+);
 
-comment on view staging.numbered_invoice is
-'Invoices that are known by their number alone. Numbers are unique within a company only: one that two companies use says of
-neither invoice which one is meant.';
-comment on column staging.numbered_invoice.invoice_id is 'The invoice.';
-comment on column staging.numbered_invoice.invoice_number is 'Its number, borne by no other.';
+comment on type staging.ledger_part is 'Lines of a ledger that name one invoice and are an entry of their own; the first has the invoice.';
 
-create function staging.finance_ledger_pairs(p_file text, p_by_number boolean) returns text
-language sql immutable
-security invoker
+create function staging.ledger_parts(p_file text, p_lines bigint [], p_currency text, p_each_line boolean)
+returns staging.ledger_part []
+language sql stable
+security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select format($sql$
-        select b.line, b.ledger_id, b.invoice_number, b.amount_cents, b.entry_date, b.status, b.currency, b.invoice_id,
-            b.invoice_id as key, 'id' as matched_by
-        from staging.finance_ledger_line as b where b.file_sha256 = %1$L %2$s $sql$, p_file,
-        case when p_by_number then format($sql$ and b.invoice_id is not null
-        union all
-        select b.line, b.ledger_id, b.invoice_number, b.amount_cents, b.entry_date, b.status, b.currency, b.invoice_id,
-            n.invoice_id, 'number'
-        from staging.finance_ledger_line as b
-        left join staging.numbered_invoice as n on n.invoice_number = b.invoice_number
-        where b.file_sha256 = %L and b.invoice_id is null $sql$, p_file) end);
+    select array_agg(row(t.nth, t.currency, t.line, t.lines, t.cents, t.entry_date, t.of_lines)::staging.ledger_part order by t.nth)
+    from (
+        select row_number() over (order by l.currency is distinct from p_currency, min(l.line)) as nth, l.currency, min(l.line) as line,
+            count(*) as lines, sum(l.amount_cents)::numeric as cents, min(l.entry_date) as entry_date, array_agg(l.line) as of_lines
+        from staging.finance_ledger_line as l
+        where l.file_sha256 = p_file and l.line = any(p_lines)
+        group by l.currency, case when p_each_line then l.line end
+    ) as t
 $$;
 
-comment on function staging.finance_ledger_pairs(text, boolean) is
-'SQL: lines of a ledger with the invoice that each names (key) by its id; by number: also those without an id by their number.
-Where few lines have no id that is left to staging.match_numbers(), which gives the same and costs less.';
+comment on function staging.ledger_parts(text, bigint [], text, boolean) is
+'Lines that name one invoice by currency, that of the invoice first, or each by itself.';
 
-create function staging.compare_finance_ledger(p_file text, p_tolerance bigint default 0)
-returns table (class text, ledger_rows bigint, ledger_money jsonb, db_rows bigint, db_money jsonb)
-language plpgsql volatile
+create function staging.ledger_comparison(
+    p_file text, p_tolerance numeric default 0, p_from date default null, p_to date default null, p_company uuid default null,
+    p_as_of boolean default false
+)
+returns table (
+    class text,
+    differs text [],
+    matched_by text,
+    line bigint,
+    lines bigint,
+    ledger_id text,
+    invoice_id uuid,
+    invoices bigint,
+    ledger_number text,
+    db_number text,
+    ledger_cents numeric,
+    db_cents numeric,
+    apart_cents numeric,
+    ledger_date date,
+    db_date date,
+    ledger_status text,
+    db_status text,
+    ledger_currency text,
+    db_currency text,
+    ledger_invoice_id uuid
+)
+language sql stable
 security definer
 set search_path = pg_catalog, pg_temp
 set jit = off
+set work_mem = '256MB'
 as $$
-declare
-    v_ledger_rows bigint;
-    v_ledger_money jsonb;
-    v_by_number boolean;
-    v_db_rows bigint;
-    v_db_money jsonb;
-begin
-    if p_tolerance < 0 then
-        raise exception 'the tolerance is % cents: it cannot be below zero', p_tolerance using errcode = 'BF032';
-    end if;
-    if not exists (
-        select from pg_class
-        where oid = to_regclass('pg_temp.finance_ledger_comparison') and pg_get_userbyid(relowner) = current_user
-    ) then
-        raise exception 'no comparison was begun in this transaction' using errcode = 'BF032',
-            hint = 'begin; select staging.begin_comparison(); select * from staging.compare_finance_ledger(...); rollback;';
-    end if;
-    if not exists (select from staging.file where loader = 'finance_ledger' and sha256 = p_file)
-        or not exists (select from staging.finance_ledger_line where file_sha256 = p_file) then
-        raise exception 'ledger %: no lines of it are staged', left(p_file, 12) using errcode = 'BF031',
-            hint = 'Import it: runner reconcile --ledger FILE. An empty ledger is never reconciled.';
-    end if;
-    if not exists (select from billing.finance_invoices) then
-        raise exception 'billing.invoices is empty: there is nothing to reconcile with the ledger' using errcode = 'BF031',
-            hint = 'Is this the right database?';
-    end if;
-    perform backfill.require_sealed_rows('staging.finance_ledger_line', p_file);
-    select sum(x.lines), sum(x.by_id) < 0.9 * sum(x.lines), jsonb_object_agg(x.currency, x.cents) into v_ledger_rows, v_by_number, v_ledger_money
-    from (
-        select l.currency, count(*) as lines, count(l.invoice_id) as by_id, sum(l.amount_cents) as cents
-        from staging.finance_ledger_line as l where l.file_sha256 = p_file group by l.currency
-    ) as x;
-    select sum(x.invoices), jsonb_object_agg(x.currency, x.cents) into v_db_rows, v_db_money
-    from (
-        select backfill.currency_code(i.currency) as currency, count(*) as invoices, sum(i.cents) as cents
-        from billing.finance_invoices as i group by 1
-    ) as x;
-
-    perform staging.match_lines(p_file, p_tolerance, v_by_number);
-    -- An invoice that was met twice shows: more lines are left to be identical than invoices are.
-    if exists (
-        select from pg_temp.finance_ledger_comparison as c
-        having v_ledger_rows - count(c.line) <> v_db_rows - count(distinct c.invoice_id)
-            or count(c.invoice_id) <> count(distinct c.invoice_id)
-    ) then
-        perform staging.part_duplicates(p_file, p_tolerance, v_by_number);
-    end if;
-    if exists (select from pg_temp.finance_ledger_comparison as c where c.class = 'missing in the database') then
-        perform staging.match_numbers(p_tolerance);
-    end if;
-
-    return query
-    with side as (
-        select c.class, c.ledger_currency as currency, count(*) as lines, sum(c.ledger_cents) as line_cents, 0 as invoices, 0 as invoice_cents
-        from pg_temp.finance_ledger_comparison as c where c.line is not null group by 1, 2
-        union all
-        select c.class, backfill.currency_code(c.db_currency), 0, 0, count(*), sum(c.db_cents)
-        from pg_temp.finance_ledger_comparison as c where c.invoice_id is not null group by 1, 2
-        -- What is no finding, counted on each side by itself.
-        union all
-        select 'identical', t.key, 0, t.value::numeric, 0, 0 from jsonb_each_text(v_ledger_money) as t
-        union all
-        select 'identical', t.key, 0, 0, 0, t.value::numeric from jsonb_each_text(v_db_money) as t
-    ), sums as (
-        select x.class, x.currency, sum(x.lines) as lines, sum(x.line_cents) as line_cents, sum(x.invoices) as invoices,
-            sum(x.invoice_cents) as invoice_cents
+    with invoice as not materialized (
+        select i.invoice_id, i.invoice_number, i.entry_date, i.cents, i.currency, p_company is null or i.company_id = p_company as is_asked,
+            case when p_as_of and i.status in ('sent', 'partial', 'paid') then coalesce((
+                select case when b.open_cents <= 0 then 'paid' when b.open_cents < b.total_cents then 'partial' else 'sent' end
+                from billing.balances_as_of(p_to, array[i.invoice_id]) as b
+            ), i.status) else i.status end as status
+        from billing.finance_invoices as i
+    ), named as materialized (
+        -- Each line with the invoice that its id names.
+        select l.line, l.invoice_id as named_id, i.invoice_id as key, l.invoice_number, l.entry_date, l.amount_cents, l.currency, l.status,
+            l.invoice_number <> i.invoice_number and staging.number_nearness(l.invoice_number, i.invoice_number) is null as other_number
+        from staging.finance_ledger_line as l
+        left join billing.finance_invoices as i on i.invoice_id = l.invoice_id
+        where l.file_sha256 = p_file and (p_company is null or i.company_id is null or i.company_id = p_company)
+    ), number as materialized (
+        select distinct n.invoice_number from named as n where n.key is null and n.invoice_number is not null
+    ), numbered as (
+        -- Each number of the lines that are left over with the invoices that it may mean: those that are nearest.
+        select c.invoice_number, c.is_asked, c.candidates[1] as key, cardinality(c.candidates) > 1 as is_unclear, c.candidates
         from (
-            select s.* from side as s
-            union all
-            select 'identical', s.currency, -s.lines, -s.line_cents, -s.invoices, -s.invoice_cents from side as s where s.class <> 'identical'
-            union all
-            select 'identical', 'amounts', v_ledger_rows, 0, v_db_rows, 0
-        ) as x
-        group by x.class, x.currency
+            select distinct on (n.invoice_number) n.invoice_number, i.is_asked,
+                array_agg(i.invoice_id order by i.invoice_id) as candidates
+            from number as n
+            inner join invoice as i on billing.number_key(i.invoice_number) = billing.number_key(n.invoice_number)
+            where staging.number_nearness(n.invoice_number, i.invoice_number) is not null
+            group by n.invoice_number, i.is_asked, staging.number_nearness(n.invoice_number, i.invoice_number)
+            order by n.invoice_number, i.is_asked desc, staging.number_nearness(n.invoice_number, i.invoice_number)
+        ) as c
+    ), unclear as materialized (
+        select distinct u.invoice_id
+        from numbered as n cross join lateral unnest(n.candidates) as u (invoice_id)
+        where n.is_unclear
+    ), side as (
+        select n.line, n.named_id, n.invoice_number, n.entry_date, n.amount_cents, n.currency, n.status,
+            coalesce(n.other_number, false) as other_number, n.key is not null as by_id, coalesce(m.is_unclear, false) as is_unclear,
+            coalesce(n.key, case when not m.is_unclear then m.key end) as key,
+            -- Lines without an invoice belong together where they name the same.
+            case
+                when n.key is not null or not m.is_unclear then null
+                when n.named_id is not null and m.key is null then 'id ' || n.named_id
+                when n.invoice_number is not null then format('number %s %s', billing.number_prefix(n.invoice_number), billing.number_key(n.invoice_number))
+                else 'line ' || n.line
+            end as name
+        from named as n
+        left join numbered as m on n.key is null and m.invoice_number = n.invoice_number
+        where coalesce(m.is_asked, true)
+    ), entry as (
+        -- All lines of one invoice are one entry.
+        select s.key, s.name, min(s.line) as line, count(*) as lines, sum(s.amount_cents) as cents, min(s.entry_date) as entry_date,
+            min(s.status) as status, max(s.status) as other_status, min(s.currency) as currency, max(s.currency) as other_currency,
+            min(s.amount_cents) as least, max(s.amount_cents) as most, bool_or(s.by_id) as by_id, bool_or(s.other_number) as other_number,
+            bool_or(s.is_unclear) as is_unclear, array_agg(s.line) as of_lines
+        from side as s group by s.key, s.name
+    ), pair as (
+        select e.*, i.invoice_id, i.invoice_number, i.entry_date as db_date, i.cents as db_cents, i.currency as db_currency, i.status as db_status,
+            e.currency <> e.other_currency as is_mixed,
+            -- 200 and 200 for an invoice of 200 is that invoice booked twice; 180 and 20 are two parts of it.
+            coalesce(e.lines > 1 and e.currency = e.other_currency and e.currency = i.currency and e.least = e.most
+                and abs(e.cents - i.cents) > p_tolerance * backfill.minor_factor(e.currency)
+                and abs(e.least - i.cents) <= p_tolerance * backfill.minor_factor(e.currency), false) as is_repeated
+        from entry as e
+        full join (select * from invoice where is_asked) as i on i.invoice_id = e.key
+        where coalesce(e.entry_date between coalesce(p_from, '-infinity') and coalesce(p_to, 'infinity'), false)
+            or coalesce(i.entry_date between coalesce(p_from, '-infinity') and coalesce(p_to, 'infinity'), false)
+    ), parted as (
+        -- Lines in several currencies, and repeated ones, are entries of their own again: the first has the invoice.
+        select p.*, unnest(
+            case
+                when p.is_mixed or p.is_repeated
+                    then staging.ledger_parts(p_file, p.of_lines, p.db_currency, p.is_repeated)
+                else '{null}'::staging.ledger_part []
+            end
+        ) as part
+        from pair as p
+    ), narrow as (
+        select p.is_repeated, p.by_id, p.other_number, p.is_unclear, p.invoice_id, p.invoice_number, p.db_date, p.db_cents,
+            p.db_currency, p.db_status, coalesce((p.part).nth, 1) as nth, coalesce((p.part).line, p.line) as line,
+            coalesce((p.part).lines, p.lines) as lines, coalesce((p.part).cents, p.cents) as cents,
+            coalesce((p.part).entry_date, p.entry_date) as entry_date, coalesce((p.part).currency, p.currency) as currency,
+            case when p.status = p.other_status then p.status else (
+                select l.status from staging.finance_ledger_line as l
+                where l.file_sha256 = p_file and l.line = any(coalesce((p.part).of_lines, p.of_lines))
+                order by l.entry_date desc, l.line desc limit 1
+            ) end as status
+        from parted as p
+        offset 0  -- a fence, here and below: what is computed once is not computed again for each column
+    ), judged as (
+        select n.*, case when n.nth = 1 and n.line is not null and n.invoice_id is not null
+            then staging.comparison_differences(n.other_number, p_tolerance, n.cents, n.db_cents, n.entry_date, n.db_date,
+                n.status, n.db_status, n.currency, n.db_currency) end as differs
+        from narrow as n
+        offset 0
+    ), classed as (
+        select j.*, case
+            when j.is_unclear then 'duplicate key'
+            when j.line is not null and j.invoice_id is null then 'missing in the database'
+            when j.nth > 1 then case when j.is_repeated then 'duplicate key' else 'currency differs' end
+            when j.line is null and j.invoice_id in (select u.invoice_id from unclear as u) then 'duplicate key'
+            when j.line is null then case when j.db_status in ('draft', 'void') then 'no receivable' else 'missing in the ledger' end
+            when j.differs <> '{}' then j.differs[1] || ' differs'
+            when not j.by_id then 'matched by number only'
+            else 'identical'
+        end as class
+        from judged as j
+        offset 0
     ), found as (
-        select s.class, sum(s.lines) as lines, jsonb_object_agg(s.currency, s.line_cents) filter (where s.line_cents <> 0) as line_money,
-            sum(s.invoices) as invoices, jsonb_object_agg(s.currency, s.invoice_cents) filter (where s.invoice_cents <> 0) as invoice_money
-        from sums as s group by s.class
+        -- A row for each that is not identical; the identical ones as one row of each currency.
+        select c.class, c.currency, c.db_currency, case when c.class <> 'identical' then c.line end as line,
+            case when c.class <> 'identical' and c.nth = 1 then c.invoice_id end as invoice_id,
+            sum(c.lines) as lines, sum(c.cents) as cents, count(c.invoice_id) filter (where c.nth = 1) as invoices,
+            sum(c.db_cents) filter (where c.nth = 1) as db_cents,
+            coalesce(sum(abs(c.cents - c.db_cents)) filter (
+                where c.nth = 1 and c.currency = c.db_currency and not 'amount' = any(c.differs)
+            ), 0) as apart,
+            min(c.differs) filter (where c.class <> 'identical') as differs,
+            bool_or(c.by_id) filter (where c.class <> 'identical') as by_id,
+            min(c.entry_date) filter (where c.class <> 'identical') as entry_date,
+            min(c.status) filter (where c.class <> 'identical') as status,
+            min(c.invoice_number) filter (where c.class <> 'identical' and c.nth = 1) as db_number,
+            min(c.db_date) filter (where c.class <> 'identical' and c.nth = 1) as db_date,
+            min(c.db_status) filter (where c.class <> 'identical' and c.nth = 1) as db_status
+        from classed as c
+        group by c.class, c.currency, c.db_currency, case when c.class <> 'identical' then c.line end,
+            case when c.class <> 'identical' and c.nth = 1 then c.invoice_id end
     )
-    select k.class, coalesce(f.lines, 0)::bigint, coalesce(f.line_money, '{}'), coalesce(f.invoices, 0)::bigint, coalesce(f.invoice_money, '{}')
-    from (values ('identical', 1), ('amount differs', 2), ('date differs', 3), ('status differs', 4),
-        ('currency differs', 5), ('missing in the database', 6), ('missing in the ledger', 7), ('duplicate key', 8),
-        ('matched by number only', 9)) as k (class, place)
-    left join found as f on f.class = k.class
-    order by k.place;
-end;
+    select f.class, coalesce(f.differs, '{}'), case when f.line is not null and f.invoice_id is not null
+            then case when f.by_id then 'id' else 'number' end end,
+        f.line, coalesce(f.lines, 0)::bigint, l.ledger_id, f.invoice_id, f.invoices, l.invoice_number, f.db_number, f.cents, f.db_cents, f.apart,
+        f.entry_date, f.db_date, f.status, f.db_status, f.currency, case when f.invoices > 0 then f.db_currency end, l.invoice_id
+    from found as f
+    left join staging.finance_ledger_line as l on l.file_sha256 = p_file and l.line = f.line
 $$;
 
-comment on function staging.compare_finance_ledger(text, bigint) is
-'Fills pg_temp.finance_ledger_comparison with one row for each line, invoice or pair of both that is not identical, and returns rows and
-money by currency, by class; those of the class identical are the totals less the findings, on each side by itself. Tolerance
-in cents. Refuses (BF031) an empty ledger and an empty database: nothing passes on nothing.';
-
-create function staging.comparison_rows(p_limit bigint default null) returns setof jsonb
-language plpgsql stable
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    return query
-    select jsonb_strip_nulls(to_jsonb(c)) - 'nth'
-    from (
-        select x.*, row_number() over (partition by x.class order by coalesce(x.line, 0), x.db_number, x.invoice_id) as nth
-        from pg_temp.finance_ledger_comparison as x
-        where x.class <> 'identical'
-    ) as c
-    where p_limit is null or c.nth <= p_limit
-    order by c.class, c.nth;
-end;
-$$;
-
-comment on function staging.comparison_rows(bigint) is 'The findings of the comparison, at most so many of each class, as JSON.';
+comment on function staging.ledger_comparison(text, numeric, date, date, uuid, boolean) is
+'A ledger (its sha256) against the invoices: one row for each entry (all lines of one invoice), invoice, or pair of both that is not identical,
+with all columns that differ, and one row of each currency that counts the identical ones. Amounts in minor units of their currency; apart: by
+how much pairs are apart that count as equal. Tolerance in whole units. From, to: what has its line or its invoice dated within. Company: only its
+invoices, and no lines of others''. As of: statuses as they were on the last day. Reads only.';

@@ -9,6 +9,6 @@ end;
 $$;
 drop function billing.reconciliation_samples(integer);
 drop function billing.reconciliation_summary();
-drop function backfill.keep_comparison(text, bigint, jsonb);
+drop function backfill.keep_comparison(text, jsonb, jsonb);
 drop table backfill.comparison_finding;
 drop table backfill.comparison;

@@ -1,6 +1,6 @@
 -- What a reconciliation shows without a ledger, and the history of what reconciliations found.
 -- Safe: new functions, new tables apart from dbt's schema, which may be dropped and built anew.
--- depends: 0405_staging_comparison_matching
+-- depends: 0405_staging_compare_finance_ledger
 
 create table backfill.comparison (
     comparison_id uuid primary key default gen_random_uuid(),
@@ -8,7 +8,7 @@ create table backfill.comparison (
     actor text not null default session_user,
     file_sha256 text not null,
     file_name text not null,
-    tolerance_cents bigint not null check (tolerance_cents >= 0),
+    scope jsonb not null check (jsonb_typeof(scope) = 'object'),
     classes jsonb not null check (jsonb_typeof(classes) = 'array')
 );
 
@@ -18,7 +18,7 @@ comment on column backfill.comparison.compared_at is 'When.';
 comment on column backfill.comparison.actor is 'By which role.';
 comment on column backfill.comparison.file_sha256 is 'The ledger''s file, see staging.file.';
 comment on column backfill.comparison.file_name is 'Its name.';
-comment on column backfill.comparison.tolerance_cents is 'Up to how many cents of difference counted as equal.';
+comment on column backfill.comparison.scope is 'What was asked: from, to, as_of, company, tolerance and tolerance_total in whole units of each currency.';
 comment on column backfill.comparison.classes is 'Rows and money by currency of both sides, by class.';
 
 create table backfill.comparison_finding (
@@ -35,7 +35,7 @@ comment on column backfill.comparison_finding.number is 'Place in it.';
 comment on column backfill.comparison_finding.class is 'Its class.';
 comment on column backfill.comparison_finding.payload is 'Line and invoice side by side: numbers, cents, dates, status, currency.';
 
-create function backfill.keep_comparison(p_file text, p_tolerance bigint, p_classes jsonb) returns uuid
+create function backfill.keep_comparison(p_file text, p_scope jsonb, p_classes jsonb) returns uuid
 language plpgsql volatile
 security definer
 set search_path = pg_catalog, pg_temp
@@ -43,8 +43,8 @@ as $$
 declare
     v_id uuid;
 begin
-    insert into backfill.comparison (actor, file_sha256, file_name, tolerance_cents, classes)
-    select session_user, f.sha256, f.name, p_tolerance, p_classes
+    insert into backfill.comparison (actor, file_sha256, file_name, scope, classes)
+    select session_user, f.sha256, f.name, p_scope, p_classes
     from staging.file as f where f.loader = 'finance_ledger' and f.sha256 = p_file
     returning comparison_id into v_id;
     insert into backfill.comparison_finding (comparison_id, number, class, payload)
@@ -54,7 +54,7 @@ begin
 end;
 $$;
 
-comment on function backfill.keep_comparison(text, bigint, jsonb) is
+comment on function backfill.keep_comparison(text, jsonb, jsonb) is
 'Keeps the comparison of this transaction, with all its findings, beside the earlier ones.';
 
 create function billing.reconciliation_summary()

@@ -13,14 +13,14 @@ staging.take_finance_ledger(text, text, bigint, bigint),
 staging.begin_plain_finance_ledger(text),
 staging.take_plain_finance_ledger(text, bigint),
 staging.begin_comparison(),
-staging.comparison_class(text, bigint, bigint, bigint, date, date, text, text, text, text),
-staging.finance_ledger_pairs(text, boolean),
-staging.compare_finance_ledger(text, bigint),
+staging.number_nearness(text, text),
+staging.comparison_differences(boolean, numeric, numeric, numeric, date, date, text, text, text, text),
+staging.ledger_parts(text, bigint [], text, boolean),
+staging.ledger_comparison(text, numeric, date, date, uuid, boolean),
+staging.compare_finance_ledger(text, numeric, date, date, uuid, boolean),
+staging.comparison_columns(),
 staging.comparison_rows(bigint),
-staging.match_lines(text, bigint, boolean),
-staging.part_duplicates(text, bigint, boolean),
-staging.match_numbers(bigint),
-backfill.keep_comparison(text, bigint, jsonb),
+backfill.keep_comparison(text, jsonb, jsonb),
 billing.reconciliation_summary(),
 billing.reconciliation_samples(integer),
 backfill.billing_profiles(jsonb),
@@ -50,11 +50,15 @@ begin
     perform backfill.grant_to('backfill_operator', 'execute on function staging.begin_finance_ledger()');
     perform backfill.grant_to('backfill_operator', 'execute on function staging.take_finance_ledger(text, text, bigint, bigint)');
     perform backfill.grant_to('backfill_auditor', 'execute on function staging.begin_comparison()');
-    perform backfill.grant_to('backfill_auditor', 'execute on function staging.compare_finance_ledger(text, bigint)');
+    perform backfill.grant_to('backfill_auditor',
+        'execute on function staging.ledger_comparison(text, numeric, date, date, uuid, boolean)');
+    perform backfill.grant_to('backfill_auditor',
+        'execute on function staging.compare_finance_ledger(text, numeric, date, date, uuid, boolean)');
+    perform backfill.grant_to('backfill_auditor', 'execute on function staging.comparison_columns()');
     perform backfill.grant_to('backfill_auditor', 'execute on function staging.comparison_rows(bigint)');
     perform backfill.grant_to('backfill_auditor', 'select on backfill.comparison, backfill.comparison_finding');
     perform backfill.grant_to('backfill_operator',
-        'execute on function backfill.keep_comparison(text, bigint, jsonb)');
+        'execute on function backfill.keep_comparison(text, jsonb, jsonb)');
     perform backfill.grant_to('backfill_auditor', 'execute on function billing.reconciliation_summary()');
     perform backfill.grant_to('backfill_auditor', 'execute on function billing.reconciliation_samples(integer)');
 

@@ -102,7 +102,7 @@ def plain_lines(separator: str, names: list[str]) -> re.Pattern[bytes]:
         "date": day,
         "invoice_number": rb"(?:%b)?" % word,
         "invoice_id": rb"(?:[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12})?",
-        "amount": rb"-?[0-9]{1,15}(?:\.[0-9]{1,2})?",
+        "amount": rb"-?[0-9]{1,14}(?:\.[0-9]{1,4})?",
         "currency": rb"[A-Z]{3}",
         "status": rb"[a-z_]+",
         "paid_at": rb"(?:%b(?:%b%b)?)?" % (day, clock, zone),
@@ -195,7 +195,7 @@ def _send_plain(landing: Landing, file: LandedFile, separator: str, names: list[
                     raise _NotPlainError
             cursor.execute("select staging.take_plain_finance_ledger(%s, %s)", [file.sha256, cursor.rowcount])
             return int(cursor.fetchall()[0][0])
-    except (_NotPlainError, psycopg.DataError):
+    except (_NotPlainError, psycopg.DataError, psycopg.errors.CheckViolation):
         return 0
 
 

@@ -26,7 +26,8 @@ def reconciliation_page(found: Reconciliation) -> bytes:
     )]  # fmt: skip
     if found.ledger:
         sections.insert(0, Section(
-            "Classes", "Every line of the ledger and every invoice is in one class.",
+            "Classes",
+            " ".join(["Every line of the ledger and every invoice is in one class.", *words_of_columns(found)]),
             ("class", "lines", "ledger", "invoices", "database"),
             [[c.name, f"{c.ledger_rows:,}", money_lines(c.ledger_money), f"{c.db_rows:,}", money_lines(c.db_money)]
              for c in found.classes], (1, 2, 3, 4),
@@ -34,8 +35,8 @@ def reconciliation_page(found: Reconciliation) -> bytes:
     if found.findings:
         headings = ("class", "line", "entry", "invoice", "ledger", "database")
         sections.append(Section("Findings", "A sample of each class.", headings, [
-            [f["class"], str(f.get("line", "")), str(f.get("ledger_id") or ""),
-             str(f.get("ledger_number") or f.get("db_number") or ""), _side(f, "ledger"), _side(f, "db")]
+            [f["class"], line_words(f), str(f.get("ledger_id") or ""),
+             str(f.get("ledger_number") or f.get("db_number") or ""), side_words(f, "ledger"), side_words(f, "db")]
             for f in found.findings
         ]))  # fmt: skip
     return sheet_page(Sheet(
@@ -49,6 +50,25 @@ def reconciliation_page(found: Reconciliation) -> bytes:
         sections=sections,
         signatures=[("ledger, sha256", found.ledger.sha256)] if found.ledger else [],
     ))  # fmt: skip
+
+
+def words_of_columns(found: Reconciliation) -> list[str]:
+    """What was compared; in how many pairs each column differs; by how much those are apart that count as equal."""
+    scope = found.scope
+    asked = [
+        f"from {scope.since}" if scope.since else "",
+        f"{'as of' if scope.as_of else 'to'} {scope.until}" if scope.until else "",
+        f"company {scope.company}" if scope.company else "",
+        f"tolerance {scope.tolerance}, in sum {scope.most_apart}" if scope.tolerance else "",
+    ]
+    columns = [f"{name} in {counted(count, 'pair')}" for name, count in found.columns if count]
+    words = [
+        f"Compared: {', '.join(word for word in asked if word)}." if any(asked) else "",
+        f"Columns that differ: {', '.join(columns)}." if columns else "",
+        f"Apart and counted as equal, in sum: {money_text(found.apart)}." if found.apart else "",
+        f"That is more than --tolerance-total allows: {money_text(found.beyond)}." if found.beyond else "",
+    ]
+    return [word for word in words if word]
 
 
 def cases_of_reconciliation(found: Reconciliation) -> list[Case]:
@@ -69,6 +89,9 @@ def cases_of_reconciliation(found: Reconciliation) -> list[Case]:
             for row in found.findings if row["class"] == item.name
         )  # fmt: skip
         cases.append(Case(item.name, text, rows) if item.is_finding else Case(item.name))
+    if found.ledger is not None:
+        sums = f"{money_text(found.apart) or 'nothing'} is apart and counted as equal"
+        cases.append(Case("what is apart stays within the tolerance in sum", sums if found.beyond else ""))
     return cases
 
 
@@ -77,7 +100,18 @@ def reconciliation_junit(found: Reconciliation) -> bytes:
     return junit("reconcile", cases_of_reconciliation(found))
 
 
-def _side(finding: dict[str, Any], side: str) -> str:
+def side_words(finding: dict[str, Any], side: str) -> str:
+    """What one side ("ledger", "db") has of all in which the two differ; the amount where nothing else does."""
+    differs = finding.get("differs", ())
+    words = [str(finding.get(f"{side}_{name}", "")) for name in differs if name not in ("amount", "currency")]
     cents = finding.get(f"{side}_cents")
-    currency = finding.get(f"{side}_currency")
-    return "" if cents is None else f"{amount(cents, currency or NO_CURRENCY)} {label(currency or NO_CURRENCY)}".strip()
+    if cents is not None and (not words or {"amount", "currency"} & set(differs)):
+        currency = finding.get(f"{side}_currency") or NO_CURRENCY
+        words.insert(0, f"{amount(cents, currency)} {label(currency) or '(no currency)'}")
+    return ", ".join(words)
+
+
+def line_words(finding: dict[str, Any]) -> str:
+    """The first line of an entry in the file, and how many others there are."""
+    more = finding.get("lines", 1) - 1
+    return f"{finding.get('line', '')}{f' (+{more})' if more > 0 else ''}"

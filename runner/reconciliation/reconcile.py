@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
@@ -11,16 +13,42 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 
 from runner.database import Connection, connect, retrying, transaction
-from runner.errors import SqlError
+from runner.errors import SqlError, UsageError
 from runner.load import LandedFile
-from runner.money import Money
+from runner.money import Money, add_money, minor_digits
 from runner.pinned import place
 from runner.reconciliation.finance_ledger import import_finance_ledger
 from runner.settings import Settings
 from runner.text import plain
 
-NO_FINDING = ("identical", "matched by number only")
-"""Classes that let a reconciliation pass. A match by number is worth a look: Finance did not know the invoice's id."""
+NO_FINDING = ("identical", "matched by number only", "no receivable")
+"""Classes that let a reconciliation pass.
+
+A match by number is worth a look: Finance did not know the invoice's id. Drafts and voids that Finance does not
+have are no receivables.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What of both sides is compared, and how closely.
+
+    `since` and `until` are days: a line or invoice counts where it, or its partner, is dated within. `as_of` is an
+    `until` on which statuses are as they were that day. `company` is an id or a name. Both tolerances are in whole
+    units of each currency: up to which difference one pair counts as equal, and up to which sum of them all.
+    """
+
+    since: date | None = None
+    until: date | None = None
+    as_of: bool = False
+    company: str | None = None
+    tolerance: Decimal = Decimal(0)
+    tolerance_total: Decimal | None = None
+
+    @property
+    def most_apart(self) -> Decimal:
+        """The limit of the sum; where none was given, that of one pair."""
+        return self.tolerance if self.tolerance_total is None else self.tolerance_total
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +64,18 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class ClassTotals:
-    """Rows and money of one class on both sides."""
+    """Rows and money of one class on both sides.
+
+    Several lines may be one pair. `apart_money` is the sum of the differences that counted as equal, by currency.
+    """
 
     name: str
     ledger_rows: int
     ledger_money: Money
     db_rows: int
     db_money: Money
+    pairs: int = 0
+    apart_money: Money = field(default_factory=dict)
 
     @property
     def is_finding(self) -> bool:
@@ -70,10 +103,25 @@ class Reconciliation:
     measures: tuple[Measure, ...]
     samples: tuple[tuple[str, dict[str, Any]], ...]
     ledger: FinanceLedgerFile | None = None
-    tolerance_cents: int = 0
+    scope: Scope = field(default_factory=Scope)
     classes: tuple[ClassTotals, ...] = ()
+    columns: tuple[tuple[str, int], ...] = ()
     findings: tuple[dict[str, Any], ...] = field(default=())
     comparison_id: UUID | None = None
+
+    @property
+    def apart(self) -> Money:
+        """By how much pairs are apart that count as equal, in all, by currency."""
+        return add_money({}, *(item.apart_money for item in self.classes)) or {}
+
+    @property
+    def beyond(self) -> Money:
+        """Of `apart`, the currencies in which it is more than the scope allows."""
+        return {
+            currency: minor
+            for currency, minor in self.apart.items()
+            if minor > self.scope.most_apart.scaleb(minor_digits(currency))
+        }
 
     @property
     def exit_code(self) -> int:
@@ -85,7 +133,7 @@ def reconcile(
     settings: Settings,
     *,
     ledger: Path | None = None,
-    tolerance: int = 0,
+    scope: Scope = Scope(),
     allow_rejects: int = 0,
     store: bool = False,
     sample: int = 20,
@@ -93,7 +141,8 @@ def reconcile(
 ) -> Reconciliation:
     """Import `ledger` where it is new; then count and compare in a read-only transaction, `sample` findings a class.
 
-    Raises SqlError BF031 (exit 3) where a side is empty, and what import_finance_ledger() raises.
+    Raises SqlError BF031 (exit 3) where a side is empty, UsageError for a company that there is not, and what
+    import_finance_ledger() raises.
     """
     file: LandedFile | None = None
     imported = False
@@ -114,7 +163,7 @@ def reconcile(
                 found = _look(conn, sample)
                 if file is not None:
                     progress("comparing")
-                    found = _compare(conn, found, file, imported, tolerance, sample)
+                    found = _compare(conn, found, file, imported, scope, sample)
             if file is not None and store:
                 progress("keeping the findings")
                 found = _keep(conn, found)
@@ -140,9 +189,12 @@ def _look(conn: Connection, sample: int) -> Reconciliation:
 
 
 def _compare(
-    conn: Connection, found: Reconciliation, file: LandedFile, imported: bool, tolerance: int, sample: int
+    conn: Connection, found: Reconciliation, file: LandedFile, imported: bool, scope: Scope, sample: int
 ) -> Reconciliation:
-    rows = conn.execute("select * from staging.compare_finance_ledger(%s, %s)", [file.sha256, tolerance]).fetchall()
+    rows = conn.execute(
+        "select * from staging.compare_finance_ledger(%s, %s, %s, %s, %s, %s)",
+        [file.sha256, scope.tolerance, scope.since, scope.until, _company(conn, scope.company), scope.as_of],
+    ).fetchall()
     classes = tuple(ClassTotals(*row) for row in rows)
     rejects = conn.execute(
         "select count(*) from backfill.reject as r join staging.file as f on f.run_id = r.run_id"
@@ -150,21 +202,34 @@ def _compare(
         [file.sha256],
     ).fetchone()
     ledger = FinanceLedgerFile(file.name, file.sha256, imported, rejects[0] if rejects else 0)
-    differs = ledger.rejects or any(item.is_finding for item in classes)
+    compared = replace(found, scope=scope, classes=classes)
+    differs = ledger.rejects or compared.beyond or any(item.is_finding for item in classes)
     return replace(
-        found,
+        compared,
         verdict="differences" if differs else "reconciled",
         ledger=ledger,
-        tolerance_cents=tolerance,
-        classes=classes,
+        columns=tuple((row[0], row[1]) for row in conn.execute("select * from staging.comparison_columns()")),
         findings=tuple(row[0] for row in conn.execute("select staging.comparison_rows(%s)", [sample])),
     )
+
+
+def _company(conn: Connection, named: str | None) -> UUID | None:
+    if named is None:
+        return None
+    found = conn.execute(
+        "select id, name from billing.companies where id::text = lower(%s) or name = %s order by id", [named, named]
+    ).fetchall()
+    if len(found) == 1:
+        return UUID(str(found[0][0]))
+    if found:
+        raise UsageError(f"--company {named}: {len(found)} companies have this name. Give its id: {found[0][0]}, …")
+    raise UsageError(f"--company {named}: there is no company of this id or name in billing.companies")
 
 
 def _keep(conn: Connection, found: Reconciliation) -> Reconciliation:
     assert found.ledger is not None  # noqa: S101 - the caller has compared
     row = conn.execute(
         "select backfill.keep_comparison(%s, %s, %s)",
-        [found.ledger.sha256, found.tolerance_cents, Jsonb(plain(found.classes))],
+        [found.ledger.sha256, Jsonb(plain(found.scope)), Jsonb(plain(found.classes))],
     ).fetchone()
     return replace(found, comparison_id=row[0] if row else None)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from runner.errors import UsageError
 from runner.money import NO_CURRENCY, add_money, amount, money_lines
-from runner.reconciliation.pages import cases_of_reconciliation, reconciliation_junit, reconciliation_page
+from runner.reconciliation.pages import (
+    cases_of_reconciliation,
+    line_words,
+    reconciliation_junit,
+    reconciliation_page,
+    side_words,
+    words_of_columns,
+)
 from runner.terminal import ci
 from runner.terminal.output import escape, styled, table
 from runner.terminal.report import row_words
-from runner.terminal.verb import AllowRejects, Answer, Call, verb
+from runner.terminal.verb import AllowRejects, Answer, Call, day, verb
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +36,22 @@ def reconcile(
     ledger: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Finance's ledger; header as docs/sample_ledger_template.csv.")
     ] = None,
-    tolerance: Annotated[int, typer.Option(min=0, metavar="CENTS", help="Amounts so close count as equal.")] = 0,
+    since: Annotated[
+        str | None, typer.Option("--from", metavar="DATE", help="Only what is dated on this day or later.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--to", metavar="DATE", help="Only what is dated on this day or earlier.")
+    ] = None,
+    as_of: Annotated[
+        str | None, typer.Option(metavar="DATE", help="As --to, with statuses as they were at the end of that day.")
+    ] = None,
+    company: Annotated[str | None, typer.Option(metavar="NAME", help="Only this company: its id or name.")] = None,
+    tolerance: Annotated[
+        str | None, typer.Option(metavar="AMOUNT", help="Amounts so close count as equal: 0.01 of each currency.")
+    ] = None,
+    tolerance_total: Annotated[
+        str | None, typer.Option(metavar="AMOUNT", help="Up to so much in sum. [default: as --tolerance]")
+    ] = None,
     allow_rejects: AllowRejects = 0,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as a page to be signed.")] = None,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the classes as JUnit XML.")] = None,
@@ -37,8 +60,20 @@ def reconcile(
     """Compare invoices with Finance's ledger, both ways, without writing to billing."""
     from runner.reconciliation import reconcile as reconcile_
 
-    if ledger is None and (tolerance or allow_rejects or store_failures):
-        raise UsageError("--tolerance, --allow-rejects and --store-failures need --ledger FILE")
+    scope = reconcile_.Scope(
+        since=None if since is None else day("--from", since),
+        until=day("--to", until) if until is not None else None if as_of is None else day("--as-of", as_of),
+        as_of=as_of is not None,
+        company=company,
+        tolerance=_units("--tolerance", tolerance or "0"),
+        tolerance_total=None if tolerance_total is None else _units("--tolerance-total", tolerance_total),
+    )
+    if until is not None and as_of is not None:
+        raise UsageError("--to and --as-of both name the last day: give one of them")
+    if ledger is None and (scope != reconcile_.Scope() or allow_rejects or store_failures):
+        raise UsageError(
+            "--from, --to, --as-of, --company, --tolerance, --allow-rejects and --store-failures need --ledger FILE"
+        )
     files = [
         (call.file(junit), reconciliation_junit),
         (call.file(html), reconciliation_page),
@@ -46,7 +81,7 @@ def reconcile(
     found = reconcile_.reconcile(
         call.settings,
         ledger=ledger,
-        tolerance=tolerance,
+        scope=scope,
         allow_rejects=allow_rejects,
         store=store_failures,
         progress=call.progress,
@@ -81,11 +116,13 @@ def draw_reconciliation(found: Reconciliation, out: Console) -> None:
         money_lines(add_money(*(c.db_money for c in found.classes))),
     )
     out.print(table("class", ">lines", ">ledger", ">invoices", ">database", rows=[*rows, total]))
+    for line in words_of_columns(found):
+        out.print(escape(line))
     if found.findings:
         out.print("\nFindings, a sample of each class")
         out.print(table("class", ">line", "entry", "invoice", "in the ledger", "in the database", rows=(
-            (f["class"], f.get("line", ""), f.get("ledger_id", ""), f.get("ledger_number") or f.get("db_number", ""),
-             _side(f, "ledger"), _side(f, "db"))
+            (f["class"], line_words(f), f.get("ledger_id", ""), f.get("ledger_number") or f.get("db_number", ""),
+             side_words(f, "ledger"), side_words(f, "db"))
             for f in found.findings
         )))  # fmt: skip
     if found.comparison_id is not None:
@@ -97,18 +134,19 @@ def draw_reconciliation(found: Reconciliation, out: Console) -> None:
     )
 
 
+def _units(option: str, text: str) -> Decimal:
+    """An amount in whole units of whatever currency."""
+    try:
+        units = Decimal(text)
+    except ArithmeticError:
+        units = Decimal(-1)
+    if not (units.is_finite() and units >= 0):
+        raise UsageError(f"{option} {text}: not an amount such as 0.01")
+    return units
+
+
 def _class(totals: ClassTotals) -> Text:
     return styled(totals.name, "red" if totals.is_finding else "")
-
-
-def _side(finding: dict[str, Any], side: str) -> str:
-    """What one side has of that in which the two differ; the amount where nothing else does."""
-    field = finding["class"].removesuffix(" differs")
-    if field in ("date", "status"):
-        return str(finding.get(f"{side}_{field}", ""))
-    cents = finding.get(f"{side}_cents")
-    currency = finding.get(f"{side}_currency")
-    return "" if cents is None else f"{amount(cents, currency or NO_CURRENCY)} {currency or '(no currency)'}"
 
 
 def _row(row: dict[str, object]) -> str:

@@ -20,16 +20,22 @@ FOLDER: Final = ROOT / "runner" / "reconciliation" / "sample"
 COMPANY: Final = UUID(int=0x5)
 CUSTOMERS: Final = ("Alder", "Birch", "Cedar", "Dogwood", "Elm")
 PLANTED: Final = {
+    "number differs": 3,
+    "currency differs": 3,
     "amount differs": 3,
     "date differs": 3,
     "status differs": 3,
-    "currency differs": 3,
     "missing in the database": 3,
     "missing in the ledger": 4,
     "duplicate key": 3,
     "matched by number only": 4,
+    "no receivable": 3,
 }
+"""Class to rows. One whose amount differs has another status, too: its class is the first of both."""
+PASSES: Final = ("matched by number only", "no receivable")
 IDENTICAL: Final = 30
+PARTS: Final = 4
+"""Of the identical ones so many are two lines in the ledger, which make the invoice together."""
 
 
 @dataclass(frozen=True)
@@ -58,20 +64,30 @@ def both_sides() -> tuple[list[Invoice], list[Invoice]]:
             day=date(2026, 1, 2) + timedelta(days=place),
             cents=10_000 + 137 * place * place,
             currency="CAD" if place % 7 == 3 else "USD",
-            status="void" if place % 5 == 4 else "sent",
+            status="void"
+            if plant == "no receivable" or (place % 5 == 4 and plant != "missing in the ledger")
+            else "sent",
             customer=place % len(CUSTOMERS),
             plant=plant,
         )
         line = {
-            "amount differs": replace(invoice, cents=invoice.cents + (1, 100_000, -7)[place % 3]),
+            "number differs": replace(invoice, number=f"INV-{9001 + place}"),
+            "amount differs": replace(
+                invoice,
+                cents=invoice.cents + (1, 100_000, -7)[place % 3],
+                status="paid" if place % 3 == 0 else invoice.status,
+            ),
             "date differs": replace(invoice, day=invoice.day + timedelta(days=1)),
             "status differs": replace(invoice, status="paid"),
             "currency differs": replace(invoice, currency="EUR"),
-            "matched by number only": replace(invoice, id=None),
+            "matched by number only": replace(invoice, id=None, number=f"inv {invoice.number[4:]}"),
         }.get(plant, invoice)
         if plant != "missing in the database":
             invoices.append(replace(invoice, plant="identical") if plant == "duplicate key" else invoice)
-        if plant != "missing in the ledger":
+        if place < PARTS:
+            lines.append(replace(line, cents=line.cents - 2_000))
+            line = replace(line, cents=2_000)
+        if plant not in ("missing in the ledger", "no receivable"):
             lines.append(replace(line, plant="identical") if plant == "duplicate key" else line)
         if plant == "duplicate key":
             lines.append(line)

@@ -19,6 +19,8 @@ from tests.place import ROOT
 from tests.reconciliation.sample_ledger import (
     FOLDER,
     IDENTICAL,
+    PARTS,
+    PASSES,
     PLANTED,
     Invoice,
     billing_sql,
@@ -79,12 +81,17 @@ def test_each_planted_defect_is_found_and_none_invented(sample_url: str) -> None
         for item in found["classes"]
     }
     assert classes == expected
-    assert classes["identical"][0] == IDENTICAL + PLANTED["duplicate key"]
+    assert classes["identical"][0] == IDENTICAL + PARTS + PLANTED["duplicate key"]
+    assert classes["identical"][2] == IDENTICAL + PLANTED["duplicate key"]
     assert add_money(*(c[1] for c in classes.values())) == money_of(lines)
     assert add_money(*(c[3] for c in classes.values())) == money_of(invoices)
     # By name: the very rows that were planted.
-    plants = {(i.number, i.plant) for i in [*lines, *invoices] if i.plant != "identical"}
-    assert {(f.get("ledger_number") or f["db_number"], f["class"]) for f in found["findings"]} == plants
+    plants = {(i.number, i.plant) for i in invoices if i.plant != "identical"}
+    plants |= {(i.number, i.plant) for i in lines if i.plant in ("missing in the database", "duplicate key")}
+    assert {(f.get("db_number") or f["ledger_number"], f["class"]) for f in found["findings"]} == plants
+    # Every column that differs is counted, not only the one that names the class.
+    expected_columns = {name: PLANTED[f"{name} differs"] for name in ("number", "currency", "amount", "date", "status")}
+    assert dict(found["columns"]) == expected_columns | {"status": PLANTED["status differs"] + 1}
     assert (found["verdict"], found["read_only"], found["ledger"]["imported_now"]) == ("differences", True, True)
 
 
@@ -127,7 +134,7 @@ def test_a_ledger_that_agrees_passes(sample_url: str, tmp_path: Path) -> None:
 
 
 def test_a_tolerance_forgives_cents_only(sample_url: str) -> None:
-    found = as_json(sample_url, "--ledger", str(LEDGER), "--tolerance", "7", code=3)
+    found = as_json(sample_url, "--ledger", str(LEDGER), "--tolerance", "0.07", code=3)
     classes = {item["name"]: item["db_rows"] for item in found["classes"]}
     assert classes["amount differs"] == 1
     assert classes["date differs"] == PLANTED["date differs"]
@@ -139,8 +146,8 @@ def test_junit_and_history(sample_url: str, tmp_path: Path) -> None:
         cli(sample_url, "reconcile", "--ledger", str(LEDGER), "--junit", str(file), "--store-failures", code=3)
     suite = ElementTree.fromstring(file.read_bytes())
     failed = {case.get("name") for case in suite if case.find("failure") is not None}
-    assert failed == set(PLANTED) - {"matched by number only"}
-    assert (suite.get("tests"), suite.get("failures")) == ("11", "7")
+    assert failed == set(PLANTED) - set(PASSES)
+    assert (suite.get("tests"), suite.get("failures")) == ("14", "8")
     with psycopg.connect(sample_url) as conn:
         kept = conn.execute(
             "select c.file_name, count(*) from backfill.comparison as c"
@@ -173,7 +180,7 @@ def test_options_without_a_ledger_are_a_usage_error(sample_url: str) -> None:
 
 def test_rejected_lines_fail_the_reconciliation_even_where_they_were_allowed(sample_url: str, tmp_path: Path) -> None:
     bad = tmp_path / "bad.csv"
-    bad.write_text(ledger_csv().replace(",100.00,", ',"1.234,56",', 1), encoding="utf-8")
+    bad.write_text(ledger_csv().replace(",80.00,", ',"1.234,56",', 1), encoding="utf-8")
     cli(sample_url, "reconcile", "--ledger", str(bad), code=3)  # refused whole
     found = as_json(sample_url, "--ledger", str(bad), "--allow-rejects", "1", code=3)
     assert found["ledger"]["rejects"] == 1

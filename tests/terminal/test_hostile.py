@@ -145,13 +145,14 @@ def test_the_page_and_junit_hold_no_letter_that_acts() -> None:
     assert RAW.findall(page) == []
     assert "<b>&" not in page
     found = Reconciliation(
-        "differences", HOSTILE, True, (), (), FinanceLedgerFile(HOSTILE, "ab", True, 1), 0,
-        (ClassTotals(HOSTILE, 1, {HOSTILE: 1}, 1, {}),), ({"class": cleaned(HOSTILE), "ledger_id": HOSTILE},),
+        "differences", HOSTILE, True, (), (), FinanceLedgerFile(HOSTILE, "ab", True, 1),
+        classes=(ClassTotals(HOSTILE, 1, {HOSTILE: 1}, 1, {}),),
+        findings=({"class": cleaned(HOSTILE), "ledger_id": HOSTILE},),
     )  # fmt: skip
     text = reconciliation_junit(found)
     assert RAW.findall(text.decode()) == []
     suite = ElementTree.fromstring(text)
-    assert [case.get("name") for case in suite][-1] == clean(HOSTILE)
+    assert [case.get("name") for case in suite][-2] == clean(HOSTILE)
 
 
 def test_nobody_forges_the_sign_off_sheet() -> None:

@@ -3,24 +3,26 @@ with sides as (
         class,
         'ledger' as side,
         ledger_currency as currency,
+        lines as side_rows,
         ledger_cents as cents
     from {{ ref('finance_ledger_comparison') }}
-    where line is not null
+    where lines > 0
     union all
     select
         class,
         'database' as side,
         db_currency as currency,
+        invoices as side_rows,
         db_cents as cents
     from {{ ref('finance_ledger_comparison') }}
-    where invoice_id is not null
+    where invoices > 0
 )
 
 select
     class,
     side,
     currency,
-    count(*) as side_rows,
+    sum(side_rows) as side_rows,
     sum(cents) as cents,
     concat_ws('|', class, side, currency) as class_key
 from sides

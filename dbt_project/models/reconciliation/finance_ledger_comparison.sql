@@ -1,56 +1,36 @@
-with lines as (
-    select
-        lines.line,
-        lines.ledger_id,
-        lines.invoice_number,
-        lines.entry_date,
-        lines.amount_cents,
-        lines.currency,
-        lines.status,
-        matches.invoice_id,
-        matches.result
+{%- set asked = [] -%}
+{%- for name in ('finance_ledger_from', 'finance_ledger_to') -%}
+    {%- do asked.append("'" ~ (var(name) | string | replace("'", "''")) ~ "'::date" if var(name, none) else 'null::date') -%}
+{%- endfor -%}
+with ledger as (
+    select min(lines.file_sha256) as file_sha256
     from {{ ref('stg_landed__finance_ledger_lines') }} as lines
-    inner join {{ ref('finance_ledger_matches') }} as matches on lines.line = matches.line
-),
-
-both_sides as (
-    select
-        lines.line,
-        lines.ledger_id,
-        invoices.invoice_id,
-        lines.invoice_number as ledger_number,
-        invoices.invoice_number as db_number,
-        lines.amount_cents as ledger_cents,
-        invoices.cents as db_cents,
-        lines.entry_date as ledger_date,
-        invoices.entry_date as db_date,
-        lines.status as ledger_status,
-        invoices.status as db_status,
-        lines.currency as ledger_currency,
-        invoices.currency as db_currency,
-        lines.result
-    from lines
-    full join {{ ref('stg_billing__finance_invoices') }} as invoices on lines.invoice_id = invoices.invoice_id
 )
 
 select
-    *,
-    case
-        when result in ('duplicate', 'unclear') then 'duplicate key'
-        when
-            line is null
-            and db_number in (
-                select lines.invoice_number from lines
-                where lines.result = 'unclear'
-            ) then 'duplicate key'
-        when line is null then 'missing in the ledger'
-        when invoice_id is null then 'missing in the database'
-        when (ledger_currency is distinct from db_currency) then 'currency differs'
-        when abs(ledger_cents - db_cents) > {{ var('finance_ledger_tolerance_cents', 0) }} then 'amount differs'
-        when (ledger_date is distinct from db_date) then 'date differs'
-        when (ledger_status is distinct from db_status) then 'status differs'
-        when result = 'number' then 'matched by number only'
-        else 'identical'
-    end as class,
-    concat_ws('|', line, invoice_id) as comparison_key
-from both_sides
+    comparison.class,
+    comparison.differs,
+    comparison.line,
+    comparison.lines,
+    comparison.invoices,
+    comparison.invoice_id,
+    comparison.ledger_number,
+    comparison.db_number,
+    comparison.ledger_cents,
+    comparison.db_cents,
+    comparison.apart_cents,
+    comparison.ledger_date,
+    comparison.db_date,
+    comparison.ledger_status,
+    comparison.db_status,
+    comparison.ledger_currency,
+    comparison.db_currency,
+    concat_ws(
+        '|', comparison.class, comparison.line, comparison.invoice_id, comparison.ledger_currency, comparison.db_currency
+    ) as comparison_key
+from ledger
+cross join lateral staging.ledger_comparison(
+    ledger.file_sha256,
+    '{{ var("finance_ledger_tolerance", 0) | string | replace("'", "''") }}'::numeric,
+    {{ asked | join(', ') }}
+) as comparison

@@ -1,7 +1,9 @@
 select
     comparison_key,
     class,
+    array_to_string(differs, ', ') as differs,
     line,
+    lines,
     ledger_number,
     db_number,
     ledger_cents,
@@ -14,6 +16,6 @@ select
     db_currency
 from {{ ref('finance_ledger_comparison') }}
 where
-    class not in ('identical', 'matched by number only')
+    class not in ('identical', 'matched by number only', 'no receivable')
     -- Without a ledger there is nothing to compare with; see the test finance_ledger_reconciled_on_nothing.
     and exists (select 1 from {{ ref('stg_landed__finance_ledger_lines') }})

@@ -1,4 +1,5 @@
 select
+    file_sha256,
     line,
     ledger_id,
     invoice_id,

@@ -2,7 +2,9 @@
 
 select
     class,
+    differs,
     line,
+    lines,
     ledger_number,
     db_number,
     ledger_cents,
