@@ -189,7 +189,9 @@ CODES: Final = {
         "PostgreSQL 18 (the runner makes it a reject)"
     ),
     "BF031": Code("one side of a reconciliation is empty: nothing passes on nothing", 3),
-    "BF032": Code("a comparison that was not begun, or with a tolerance below zero", 2),
+    "BF032": Code(
+        "a comparison not begun, with a tolerance below zero, of no day, or of a company that is not there", 2
+    ),
     "BF033": Code(
         "`billing.apply()` and its kind: another company, facility, customer or currency, a draft or void invoice, "
         "more than is open or left, a no that stands, no reason"

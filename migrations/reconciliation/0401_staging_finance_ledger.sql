@@ -48,7 +48,8 @@ create table staging.finance_ledger_line (
     -- The frequent currencies first: the decimals of any other take as long as all the rest of the line.
     amount_cents bigint not null generated always as (
         case
-            when currency in ('USD', 'EUR', 'CAD', 'GBP', 'SEK') then amount * 100 else backfill.minor_units(amount, currency)
+            when currency in ('USD', 'EUR', 'CAD', 'GBP', 'SEK') then amount * 100
+            else backfill.minor_units(amount, currency)
         end::bigint
     ) stored,
     currency text not null,

@@ -1,5 +1,5 @@
 drop function staging.ledger_comparison(text, numeric, date, date, uuid, boolean);
-drop function staging.ledger_parts(text, bigint [], text, boolean);
+drop function staging.ledger_parts(text, bigint[], text, boolean);
 drop type staging.ledger_part;
 drop function staging.comparison_differences(
     boolean, numeric, numeric, numeric, date, date, text, text, text, text

@@ -21,8 +21,8 @@ comment on function staging.begin_comparison() is
 transaction can fill a temporary table but not make one.';
 
 create function staging.compare_finance_ledger(
-    p_file text, p_tolerance numeric default 0, p_from date default null, p_to date default null, p_company uuid default null,
-    p_as_of boolean default false
+    p_file text, p_tolerance numeric default 0, p_from date default null, p_to date default null,
+    p_company uuid default null, p_as_of boolean default false
 )
 returns table (
     class text, ledger_rows bigint, ledger_money jsonb, db_rows bigint, db_money jsonb, pairs bigint, apart_money jsonb
@@ -113,7 +113,7 @@ as $$
 begin
     return query
     select k.differs, count(c.differs)
-    from unnest('{number,currency,amount,date,status}'::text []) with ordinality as k (differs, place)
+    from unnest('{number,currency,amount,date,status}'::text[]) with ordinality as k (differs, place)
     left join pg_temp.finance_ledger_comparison as c on k.differs = any(c.differs)
     group by k.differs, k.place
     order by k.place;
@@ -130,7 +130,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
     return query
-    select jsonb_strip_nulls(to_jsonb(c)) - '{nth,invoices,apart_cents}'::text []
+    select jsonb_strip_nulls(to_jsonb(c)) - '{nth,invoices,apart_cents}'::text[]
     from (
         select x.*, row_number() over (partition by x.class order by coalesce(x.line, 0), x.db_number, x.invoice_id) as nth
         from pg_temp.finance_ledger_comparison as x

@@ -29,23 +29,31 @@ def corrected(billing: Connection) -> Connection:
     return billing
 
 
+def test_the_comparison_in_the_sql_editor(corrected: Connection) -> None:
+    found = rows(corrected, recipes("reconciliation.md")[0])
+    # No line of such a file is staged: the invoice, if it is of those days, is missing.
+    assert {row[0] for row in found} <= {"missing in the ledger"}
+    text = recipes("reconciliation.md")[0].replace("2026-01-01", "-infinity").replace("2026-01-31", "infinity")
+    assert [row[0] for row in rows(corrected, text)] == ["missing in the ledger"]
+
+
 def test_the_rollback_of_billing_profiles(corrected: Connection) -> None:
     corrected.autocommit = True
-    do(corrected, recipes("reconciliation.md")[2])
+    do(corrected, recipes("reconciliation.md")[3])
     assert value(corrected, "select billing_profile_id from billing.invoices") is None
     assert value(corrected, "select count(*) from backfill.backfill_log where mode = 'manual'") == 1
 
 
 def test_requiring_profiles(corrected: Connection) -> None:
     corrected.autocommit = True
-    for statement in recipes("reconciliation.md")[3].strip().split("\n"):
+    for statement in recipes("reconciliation.md")[4].strip().split("\n"):
         do(corrected, statement)
     state = "select convalidated from pg_constraint where conname = 'invoices_profile_of_customer'"
     assert rows(corrected, state) == [(True,)]
 
 
 def test_the_list_for_review(corrected: Connection) -> None:
-    query = recipes("reconciliation.md")[4]
+    query = recipes("reconciliation.md")[5]
     assert [row[1:3] for row in rows(corrected, query)] == [(1, None)]
 
 
@@ -53,7 +61,7 @@ def test_the_page_of_constraints_and_policies(corrected: Connection) -> None:
     """Every statement of it runs; the switches do what the page says of them."""
     corrected.autocommit = True
     secured = "select count(*) from pg_class where relrowsecurity and relnamespace = 'billing'::regnamespace"
-    validate, switches = recipes("reconciliation.md")[:2]
+    validate, switches = recipes("reconciliation.md")[1:3]
     assert {row[2] for row in rows(corrected, validate)} <= {"valid", "validated"}
     on, off, prepare = switches.strip().split("\n")
     assert value(corrected, secured) == 0

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -138,6 +139,58 @@ def test_a_tolerance_forgives_cents_only(sample_url: str) -> None:
     classes = {item["name"]: item["db_rows"] for item in found["classes"]}
     assert classes["amount differs"] == 1
     assert classes["date differs"] == PLANTED["date differs"]
+
+
+def test_what_is_forgiven_has_a_limit_in_sum(sample_url: str, tmp_path: Path) -> None:
+    apart = tmp_path / "apart.csv"
+    lines = [line for line in ledger_csv().splitlines() if "inv " not in line]
+    header, *rest = lines
+    planted = {line.number for line in [*both_sides()[0], *both_sides()[1]] if line.plant != "identical"}
+    planted |= {line.number for line in both_sides()[1] if line.plant != "identical"}
+    kept = [line.split(",") for line in rest if not any(number in line for number in planted)]
+    for fields in kept[-12:]:
+        place = next(i for i, field in enumerate(fields) if "." in field and field.replace(".", "").isdigit())
+        fields[place] = str(Decimal(fields[place]) + Decimal("0.01"))
+    apart.write_text("\n".join([header, *(",".join(fields) for fields in kept)]) + "\n", encoding="utf-8")
+    scope = ("--ledger", str(apart), "--to", "2026-01-31", "--tolerance", "0.01")
+    found = as_json(sample_url, *scope, code=3)
+    assert [c["name"] for c in found["classes"] if c["db_rows"]] == ["identical"]
+    assert sum(found["classes"][0]["apart_money"].values()) == 12
+    text = cli(sample_url, "reconcile", *scope, code=3)
+    assert "more than --tolerance-total allows" in text
+    assert "agree" not in text
+    assert as_json(sample_url, *scope, "--tolerance-total", "1.00")["verdict"] == "reconciled"
+
+
+def test_a_scope_that_cannot_be_is_refused(sample_url: str) -> None:
+    for words, said in {
+        ("--tolerance", "-1"): "not an amount such as 0.01",
+        ("--tolerance-total", "x"): "not an amount such as 0.01",
+        ("--from", "1.1.2026"): "a day is written YYYY-MM-DD",
+        ("--to", "2026-01-31", "--as-of", "2026-01-31"): "give one of them",
+        ("--company", "Nobody"): "there is no company",
+    }.items():
+        assert said in cli(sample_url, "reconcile", "--ledger", str(LEDGER), *words, code=2)
+
+
+def test_as_of_a_day_an_invoice_is_as_open_as_it_was(sample_url: str, tmp_path: Path) -> None:
+    with psycopg.connect(sample_url, autocommit=True) as conn:
+        conn.execute(
+            "insert into billing.payments (id, company_id, invoice_id, paid_at, amount_cents, currency, status)"
+            " select gen_random_uuid(), company_id, id, '2026-03-01Z', total_cents, currency, 'succeeded'"
+            " from billing.invoices where invoice_number = 'INV-2001'"
+        )
+        conn.execute(
+            "update billing.invoices set status = 'paid', amount_paid_cents = total_cents"
+            " where invoice_number = 'INV-2001'"
+        )
+    ledger = tmp_path / "january.csv"
+    header, *rest = ledger_csv().splitlines()
+    ledger.write_text("\n".join([header, *(line for line in rest if "INV-2001" in line)]) + "\n", encoding="utf-8")
+    found = as_json(sample_url, "--ledger", str(ledger), "--as-of", "2026-01-02", "--company", "Northwind Billing")
+    assert found["verdict"] == "reconciled"
+    found = as_json(sample_url, "--ledger", str(ledger), "--to", "2026-01-02", code=3)
+    assert [c["name"] for c in found["classes"] if c["db_rows"]] == ["status differs"]
 
 
 def test_junit_and_history(sample_url: str, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from types import NoneType, UnionType
@@ -80,7 +81,8 @@ def made(kind: Any) -> Any:
         given = OURS.get(kind.__name__, {})
         return kind(**{item.name: given.get(item.name) or made(hints[item.name]) for item in dataclasses.fields(kind)})
     simple: dict[Any, Any] = {
-        str: HOSTILE, Any: HOSTILE, object: HOSTILE, int: 7, float: 0.5, bool: True, uuid.UUID: uuid.UUID(int=7),
+        str: HOSTILE, Any: HOSTILE, object: HOSTILE, int: 7, float: 0.5, bool: True,
+        Decimal: Decimal("0.5"), uuid.UUID: uuid.UUID(int=7),
         datetime: datetime(2026, 1, 1, tzinfo=UTC), date: date(2026, 1, 1), Path: Path(HOSTILE.replace("\0", "")),
     }  # fmt: skip
     return simple[kind]

@@ -1,6 +1,7 @@
 {%- set asked = [] -%}
 {%- for name in ('finance_ledger_from', 'finance_ledger_to') -%}
-    {%- do asked.append("'" ~ (var(name) | string | replace("'", "''")) ~ "'::date" if var(name, none) else 'null::date') -%}
+    {%- set day = var(name, none) | string | replace("'", "''") -%}
+    {%- do asked.append("'" ~ day ~ "'::date" if var(name, none) else 'null::date') -%}
 {%- endfor -%}
 with ledger as (
     select min(lines.file_sha256) as file_sha256
@@ -26,7 +27,8 @@ select
     comparison.ledger_currency,
     comparison.db_currency,
     concat_ws(
-        '|', comparison.class, comparison.line, comparison.invoice_id, comparison.ledger_currency, comparison.db_currency
+        '|', comparison.class, comparison.line, comparison.invoice_id,
+        comparison.ledger_currency, comparison.db_currency
     ) as comparison_key
 from ledger
 cross join lateral staging.ledger_comparison(
