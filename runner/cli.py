@@ -167,7 +167,7 @@ EXAMPLES: Final[dict[str, tuple[str, str]]] = {
     "audit export": ("--before 2025-01-01 --dry-run", "--before 2025-01-01 --directory archive"),
     "audit restore": ("archive/charges.ndjson.gz", "archive/charges.ndjson.gz --actor maria"),
     "statement": ("--to 2024-12-31", "'Hillside Clinic' --from 2024-01-01 --csv hillside.csv"),
-    "reconcile": ("--ledger ledger.csv", "--ledger ledger.csv --html page.html --junit junit.xml"),
+    "reconcile": ("--ledger ledger.csv", "--ledger january.csv --as-of 2026-01-31 --html page.html"),
     "fetch rotessa": ("--from 2024-01-01", "--host sandbox"),
     "schedules list": ("", "--json"),
     "schedules link": ("1001 M-17", "1001 M-17 --backfill"),

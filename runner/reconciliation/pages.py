@@ -68,6 +68,12 @@ def words_of_columns(found: Reconciliation) -> list[str]:
         f"Apart and counted as equal, in sum: {money_text(found.apart)}." if found.apart else "",
         f"That is more than --tolerance-total allows: {money_text(found.beyond)}." if found.beyond else "",
     ]
+    ledger = found.ledger
+    if ledger is not None and ledger.missing_outside:
+        words.append(
+            f"The ledger is dated {ledger.first} to {ledger.last}, and {counted(ledger.missing_outside, 'invoice')} "
+            f"missing in it are not: --from {ledger.first} --to {ledger.last} compares its days alone."
+        )
     return [word for word in words if word]
 
 

@@ -85,12 +85,18 @@ class ClassTotals:
 
 @dataclass(frozen=True, slots=True)
 class FinanceLedgerFile:
-    """The compared ledger. `rejects` are lines of it that could not be taken, and so are in no class."""
+    """The compared ledger. `rejects` are lines of it that could not be taken, and so are in no class.
+
+    `missing_outside`: of the invoices that are missing in it, those dated before its first or after its last day.
+    """
 
     name: str
     sha256: str
     imported_now: bool
     rejects: int
+    first: date | None = None
+    last: date | None = None
+    missing_outside: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +207,15 @@ def _compare(
         " where f.loader = 'finance_ledger' and f.sha256 = %s and r.backfill = 'load finance_ledger'",
         [file.sha256],
     ).fetchone()
-    ledger = FinanceLedgerFile(file.name, file.sha256, imported, rejects[0] if rejects else 0)
+    days = conn.execute(
+        "select l.first, l.last, count(c.class) from ("
+        " select min(entry_date) as first, max(entry_date) as last"
+        " from staging.finance_ledger_line where file_sha256 = %s"
+        ") as l left join pg_temp.finance_ledger_comparison as c"
+        " on c.class = 'missing in the ledger' and c.db_date not between l.first and l.last group by 1, 2",
+        [file.sha256],
+    ).fetchall()[0]
+    ledger = FinanceLedgerFile(file.name, file.sha256, imported, rejects[0] if rejects else 0, *days)
     compared = replace(found, scope=scope, classes=classes)
     differs = ledger.rejects or compared.beyond or any(item.is_finding for item in classes)
     return replace(

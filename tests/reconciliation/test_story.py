@@ -189,6 +189,9 @@ def test_as_of_a_day_an_invoice_is_as_open_as_it_was(sample_url: str, tmp_path: 
     ledger.write_text("\n".join([header, *(line for line in rest if "INV-2001" in line)]) + "\n", encoding="utf-8")
     found = as_json(sample_url, "--ledger", str(ledger), "--as-of", "2026-01-02", "--company", "Northwind Billing")
     assert found["verdict"] == "reconciled"
+    text = " ".join(cli(sample_url, "reconcile", "--ledger", str(ledger), code=3).split())
+    assert "The ledger is dated 2026-01-02 to 2026-01-02" in text
+    assert "--from 2026-01-02 --to 2026-01-02 compares its days alone" in text
     found = as_json(sample_url, "--ledger", str(ledger), "--to", "2026-01-02", code=3)
     assert [c["name"] for c in found["classes"] if c["db_rows"]] == ["status differs"]
 
