@@ -111,13 +111,18 @@ set search_path = pg_catalog, pg_temp
 set jit = off
 set work_mem = '256MB'
 as $$
-    with invoice as not materialized (
+    with balance as materialized (
+        select b.invoice_id, b.open_cents, b.total_cents from billing.balances_as_of(p_to) as b where p_as_of
+    ), invoice as not materialized (
         select i.invoice_id, i.invoice_number, i.entry_date, i.cents, i.currency, p_company is null or i.company_id = p_company as is_asked,
-            case when p_as_of and i.status in ('sent', 'partial', 'paid') then coalesce((
-                select case when b.open_cents <= 0 then 'paid' when b.open_cents < b.total_cents then 'partial' else 'sent' end
-                from billing.balances_as_of(p_to, array[i.invoice_id]) as b
-            ), i.status) else i.status end as status
+            case
+                when i.status not in ('sent', 'partial', 'paid') or b.invoice_id is null then i.status
+                when b.open_cents <= 0 then 'paid'
+                when b.open_cents < b.total_cents then 'partial'
+                else 'sent'
+            end as status
         from billing.finance_invoices as i
+        left join balance as b on b.invoice_id = i.invoice_id
     ), named as materialized (
         -- Each line with the invoice that its id names.
         select l.line, l.invoice_id as named_id, i.invoice_id as key, l.invoice_number, l.entry_date, l.amount_cents, l.currency, l.status,
