@@ -54,6 +54,21 @@ end;
 comment on function billing.number_key(text) is
 'What two ways to write one invoice number have in common: its tail, see billing.number_tail, or its letters where it has no digit.';
 
+create function billing.number_fit(p_reference text, p_number text) returns integer
+language sql immutable parallel safe
+return case
+    when upper(p_number) = upper(btrim(p_reference)) then 1
+    when billing.number_key(p_number) is distinct from billing.number_key(p_reference) then null
+    when billing.number_prefix(p_number) = billing.number_prefix(p_reference) then 2
+    -- A word such as "invoice" says nothing; another prefix means another series of numbers: CN-4 is never INV-4.
+    when
+        billing.number_prefix(p_reference) in ('', 'INV', 'INVOICE', 'INVOICENO', 'INVNO', 'NO', 'NR') then 3
+end;
+
+comment on function billing.number_fit(text, text) is
+'How an invoice number that somebody wrote fits the number of an invoice: 1 letter for letter, 2 the same series, 3 a bare number, which says so only where the
+company has one series; null: it is another number. Signs, case, blanks and leading zeros aside. Matching and the comparison with Finance''s ledger use it.';
+
 create function billing.amount_text(p_cents numeric, p_currency text) returns text
 language sql immutable parallel safe
 return to_char(

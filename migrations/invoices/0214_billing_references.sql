@@ -73,11 +73,7 @@ begin
         select
             i.id as invoice_id,
             i.invoice_number,
-            case
-                when upper(i.invoice_number) = upper(btrim(match_reference.p_reference)) then 1
-                when billing.number_prefix(i.invoice_number) = billing.number_prefix(match_reference.p_reference) then 2
-                else 3
-            end as fit,
+            billing.number_fit(match_reference.p_reference, i.invoice_number) as fit,
             billing.number_prefix(match_reference.p_reference) = ''
             or billing.number_prefix(match_reference.p_reference) <> billing.number_prefix(i.invoice_number) as bare,
             billing.number_prefix(match_reference.p_reference) = billing.number_prefix(i.invoice_number)
@@ -87,18 +83,14 @@ begin
             i.company_id = match_reference.p_company
             and (match_reference.p_facility is null or i.facility_id = match_reference.p_facility)
             and billing.number_key(i.invoice_number) = billing.number_key(match_reference.p_reference)
-            -- A word such as "invoice" says nothing; another prefix means another series of numbers: CN-4 is never INV-4.
-            and billing.number_prefix(match_reference.p_reference) in (
-                billing.number_prefix(i.invoice_number), '', 'INV', 'INVOICE', 'INVOICENO', 'INVNO', 'NO', 'NR'
-            );
+            and billing.number_fit(match_reference.p_reference, i.invoice_number) is not null;
     end
     $sql$;
 end;
 $do$;
 
 comment on function billing.match_reference(uuid, uuid, text) is
-'Which invoices of a company, and of a facility where one is given, a number means: signs, case, blanks and leading zeros aside the whole number must
-fit. fit: 1 letter for letter, 2 the same series, 3 a bare number. bare: it names no series. sure: it names the series, or the company has only one.';
+'Which invoices of a company, and of a facility where one is given, a number means. fit: billing.number_fit(). bare: it names no series. sure: it names the series, or the company has only one.';
 
 create view billing.money_references as
 select

@@ -33,7 +33,8 @@ select
     (coalesce(sent_at, created_at) at time zone 'UTC')::date as entry_date,
     total_cents::bigint as cents,
     currency,
-    status
+    status,
+    voided_on
 from billing.invoices;
 
 comment on view billing.finance_invoices is 'Invoices as Finance''s ledger writes them. Grain: one row for each invoice.';
@@ -44,3 +45,4 @@ comment on column billing.finance_invoices.entry_date is 'Day of issue in UTC; o
 comment on column billing.finance_invoices.cents is 'Total in cents.';
 comment on column billing.finance_invoices.currency is 'Three letters; null = not known.';
 comment on column billing.finance_invoices.status is 'draft, sent, partial, paid, void.';
+comment on column billing.finance_invoices.voided_on is 'Of a void one the day from which it is void; null = always.';

@@ -1,7 +1,6 @@
-drop function staging.ledger_comparison(text, numeric, date, date, uuid, boolean);
+drop function staging.ledger_comparison(text, numeric, date, date, uuid, date);
 drop function staging.ledger_parts(text, bigint[], text, boolean);
 drop type staging.ledger_part;
 drop function staging.comparison_differences(
     boolean, numeric, numeric, numeric, date, date, text, text, text, text
 );
-drop function staging.number_nearness(text, text);

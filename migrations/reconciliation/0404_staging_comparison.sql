@@ -2,19 +2,6 @@
 -- Safe: functions only; they write nothing.
 -- depends: 0402_staging_finance_ledger_intake 0403_billing_profiles
 
-create function staging.number_nearness(p_number text, p_other text) returns integer
-language sql immutable parallel safe
-return case
-    when p_number = p_other then 1
-    when billing.number_key(p_number) is distinct from billing.number_key(p_other) then null
-    when billing.number_prefix(p_number) = billing.number_prefix(p_other) then 2
-    when '' in (billing.number_prefix(p_number), billing.number_prefix(p_other)) then 3
-end;
-
-comment on function staging.number_nearness(text, text) is
-'How near two invoice numbers are to each other, as in matching: 1 the same text, 2 the same letters and digits (INV-14, inv 0014), 3 the same
-digits where one of them has no letters (14), null = two numbers (INV-14, B-14).';
-
 create function staging.comparison_differences(
     p_number_differs boolean, p_tolerance numeric, p_ledger_cents numeric, p_db_cents numeric,
     p_ledger_date date, p_db_date date, p_ledger_status text, p_db_status text,
@@ -81,7 +68,7 @@ comment on function staging.ledger_parts(text, bigint[], text, boolean) is
 
 create function staging.ledger_comparison(
     p_file text, p_tolerance numeric default 0, p_from date default null, p_to date default null,
-    p_company uuid default null, p_as_of boolean default false
+    p_company uuid default null, p_as_of date default null
 )
 returns table (
     class text,
@@ -112,11 +99,13 @@ set jit = off
 set work_mem = '256MB'
 as $$
     with balance as materialized (
-        select b.invoice_id, b.open_cents, b.total_cents from billing.balances_as_of(p_to) as b where p_as_of
+        select b.invoice_id, b.open_cents, b.total_cents from billing.balances_as_of(p_as_of) as b where p_as_of is not null
     ), invoice as not materialized (
-        select i.invoice_id, i.invoice_number, i.entry_date, i.cents, i.currency, p_company is null or i.company_id = p_company as is_asked,
+        select i.invoice_id, i.company_id, i.invoice_number, i.entry_date, i.cents, i.currency,
+            p_company is null or i.company_id = p_company as is_asked,
             case
-                when i.status not in ('sent', 'partial', 'paid') or b.invoice_id is null then i.status
+                when p_as_of is null or b.invoice_id is null or i.status = 'draft' then i.status
+                when i.status = 'void' and coalesce(i.voided_on <= p_as_of, true) then i.status
                 when b.open_cents <= 0 then 'paid'
                 when b.open_cents < b.total_cents then 'partial'
                 else 'sent'
@@ -126,7 +115,7 @@ as $$
     ), named as materialized (
         -- Each line with the invoice that its id names.
         select l.line, l.invoice_id as named_id, i.invoice_id as key, l.invoice_number, l.entry_date, l.amount_cents, l.currency, l.status,
-            l.invoice_number <> i.invoice_number and staging.number_nearness(l.invoice_number, i.invoice_number) is null as other_number
+            l.invoice_number <> i.invoice_number and billing.number_fit(l.invoice_number, i.invoice_number) is null as other_number
         from staging.finance_ledger_line as l
         left join billing.finance_invoices as i on i.invoice_id = l.invoice_id
         where l.file_sha256 = p_file and (p_company is null or i.company_id is null or i.company_id = p_company)
@@ -140,9 +129,10 @@ as $$
                 array_agg(i.invoice_id order by i.invoice_id) as candidates
             from number as n
             inner join invoice as i on billing.number_key(i.invoice_number) = billing.number_key(n.invoice_number)
-            where staging.number_nearness(n.invoice_number, i.invoice_number) is not null
-            group by n.invoice_number, i.is_asked, staging.number_nearness(n.invoice_number, i.invoice_number)
-            order by n.invoice_number, i.is_asked desc, staging.number_nearness(n.invoice_number, i.invoice_number)
+            where billing.number_fit(n.invoice_number, i.invoice_number) < 3
+                or billing.number_fit(n.invoice_number, i.invoice_number) = 3 and billing.one_series(i.company_id)
+            group by n.invoice_number, i.is_asked, billing.number_fit(n.invoice_number, i.invoice_number)
+            order by n.invoice_number, i.is_asked desc, billing.number_fit(n.invoice_number, i.invoice_number)
         ) as c
     ), unclear as materialized (
         select distinct u.invoice_id
@@ -178,8 +168,8 @@ as $$
                 and abs(e.least - i.cents) <= p_tolerance * backfill.minor_factor(e.currency), false) as is_repeated
         from entry as e
         full join (select * from invoice where is_asked) as i on i.invoice_id = e.key
-        where coalesce(e.entry_date between coalesce(p_from, '-infinity') and coalesce(p_to, 'infinity'), false)
-            or coalesce(i.entry_date between coalesce(p_from, '-infinity') and coalesce(p_to, 'infinity'), false)
+        where coalesce(e.entry_date between coalesce(p_from, '-infinity') and coalesce(p_as_of, p_to, 'infinity'), false)
+            or coalesce(i.entry_date between coalesce(p_from, '-infinity') and coalesce(p_as_of, p_to, 'infinity'), false)
     ), parted as (
         -- Lines in several currencies, and repeated ones, are entries of their own again: the first has the invoice.
         select p.*, unnest(
@@ -249,8 +239,8 @@ as $$
     left join staging.finance_ledger_line as l on l.file_sha256 = p_file and l.line = f.line
 $$;
 
-comment on function staging.ledger_comparison(text, numeric, date, date, uuid, boolean) is
+comment on function staging.ledger_comparison(text, numeric, date, date, uuid, date) is
 'A ledger (its sha256) against the invoices: one row for each entry (all lines of one invoice), invoice, or pair of both that is not identical,
 with all columns that differ, and one row of each currency that counts the identical ones. Amounts in minor units of their currency; apart: by
 how much pairs are apart that count as equal. Tolerance in whole units. From, to: what has its line or its invoice dated within. Company: only its
-invoices, and no lines of others''. As of: statuses as they were on the last day. Reads only.';
+invoices, and no lines of others''. As of: in place of to, with statuses as they were on that day. Reads only.';

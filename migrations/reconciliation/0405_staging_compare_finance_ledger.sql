@@ -22,7 +22,7 @@ transaction can fill a temporary table but not make one.';
 
 create function staging.compare_finance_ledger(
     p_file text, p_tolerance numeric default 0, p_from date default null, p_to date default null,
-    p_company uuid default null, p_as_of boolean default false
+    p_company uuid default null, p_as_of date default null
 )
 returns table (
     class text, ledger_rows bigint, ledger_money jsonb, db_rows bigint, db_money jsonb, pairs bigint, apart_money jsonb
@@ -32,11 +32,15 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if p_tolerance < 0 then
-        raise exception 'the tolerance is %: it cannot be below zero', p_tolerance using errcode = 'BF032';
+    if not coalesce(p_tolerance >= 0 and p_tolerance < 'Infinity', false) then
+        raise exception 'the tolerance is %: it cannot be below zero, and is an amount', coalesce(p_tolerance::text, 'null')
+            using errcode = 'BF032';
     end if;
-    if p_from > p_to then
-        raise exception 'the comparison is from % to %: it would hold no day', p_from, p_to using errcode = 'BF032';
+    if p_to is not null and p_as_of is not null then
+        raise exception 'to % and as of %: both name the last day', p_to, p_as_of using errcode = 'BF032';
+    end if;
+    if p_from > coalesce(p_as_of, p_to) then
+        raise exception 'the comparison is from % to %: it would hold no day', p_from, coalesce(p_as_of, p_to) using errcode = 'BF032';
     end if;
     if p_company is not null and not exists (select from billing.companies as c where c.id = p_company) then
         raise exception 'there is no company %', p_company using errcode = 'BF032', hint = 'select id, name from billing.companies;';
@@ -63,7 +67,7 @@ begin
     if not exists (select from pg_temp.finance_ledger_comparison as c where c.lines > 0)
         or not exists (select from pg_temp.finance_ledger_comparison as c where c.invoices > 0) then
         raise exception 'between % and % one of the sides is empty: nothing passes on nothing', coalesce(p_from, '-infinity'),
-            coalesce(p_to, 'infinity') using errcode = 'BF031',
+            coalesce(p_as_of, p_to, 'infinity') using errcode = 'BF031',
             hint = (
                 select format('The ledger is dated %s to %s.', min(l.entry_date), max(l.entry_date))
                 from staging.finance_ledger_line as l where l.file_sha256 = p_file
@@ -99,7 +103,7 @@ begin
 end;
 $$;
 
-comment on function staging.compare_finance_ledger(text, numeric, date, date, uuid, boolean) is
+comment on function staging.compare_finance_ledger(text, numeric, date, date, uuid, date) is
 'Fills pg_temp.finance_ledger_comparison from staging.ledger_comparison(), and returns by class: lines, invoices and pairs, their money by currency, and
 by how much pairs are apart that count as equal. Refuses (BF031) an empty ledger, an empty database, and a scope in which one
 is empty: nothing passes on nothing.';

@@ -11,9 +11,9 @@ begin
     perform backfill.revoke_from('backfill_operator', 'execute on function staging.take_finance_ledger(text, text, bigint, bigint)');
     perform backfill.revoke_from('backfill_auditor', 'execute on function staging.begin_comparison()');
     perform backfill.revoke_from('backfill_auditor',
-        'execute on function staging.ledger_comparison(text, numeric, date, date, uuid, boolean)');
+        'execute on function staging.ledger_comparison(text, numeric, date, date, uuid, date)');
     perform backfill.revoke_from('backfill_auditor',
-        'execute on function staging.compare_finance_ledger(text, numeric, date, date, uuid, boolean)');
+        'execute on function staging.compare_finance_ledger(text, numeric, date, date, uuid, date)');
     perform backfill.revoke_from('backfill_auditor', 'execute on function staging.comparison_columns()');
     perform backfill.revoke_from('backfill_auditor', 'execute on function staging.comparison_rows(bigint)');
     perform backfill.revoke_from('backfill_auditor', 'select on backfill.comparison, backfill.comparison_finding');
@@ -51,11 +51,10 @@ staging.take_finance_ledger(text, text, bigint, bigint),
 staging.begin_plain_finance_ledger(text),
 staging.take_plain_finance_ledger(text, bigint),
 staging.begin_comparison(),
-staging.number_nearness(text, text),
 staging.comparison_differences(boolean, numeric, numeric, numeric, date, date, text, text, text, text),
 staging.ledger_parts(text, bigint[], text, boolean),
-staging.ledger_comparison(text, numeric, date, date, uuid, boolean),
-staging.compare_finance_ledger(text, numeric, date, date, uuid, boolean),
+staging.ledger_comparison(text, numeric, date, date, uuid, date),
+staging.compare_finance_ledger(text, numeric, date, date, uuid, date),
 staging.comparison_columns(),
 staging.comparison_rows(bigint),
 backfill.keep_comparison(text, jsonb, jsonb),

@@ -57,7 +57,8 @@ def words_of_columns(found: Reconciliation) -> list[str]:
     scope = found.scope
     asked = [
         f"from {scope.since}" if scope.since else "",
-        f"{'as of' if scope.as_of else 'to'} {scope.until}" if scope.until else "",
+        f"to {scope.until}" if scope.until else "",
+        f"as of {scope.as_of}" if scope.as_of else "",
         f"company {scope.company}" if scope.company else "",
         f"tolerance {scope.tolerance}, in sum {scope.most_apart}" if scope.tolerance else "",
     ]

@@ -33,14 +33,14 @@ have are no receivables.
 class Scope:
     """What of both sides is compared, and how closely.
 
-    `since` and `until` are days: a line or invoice counts where it, or its partner, is dated within. `as_of` is an
-    `until` on which statuses are as they were that day. `company` is an id or a name. Both tolerances are in whole
-    units of each currency: up to which difference one pair counts as equal, and up to which sum of them all.
+    `since` and `until` are days: a line or invoice counts where it, or its partner, is dated within. `as_of` stands in
+    place of `until`, with statuses as they were at the end of that day. `company` is an id or a name. Both tolerances
+    are in whole units of each currency: up to which difference one pair counts as equal, and up to which sum of all.
     """
 
     since: date | None = None
     until: date | None = None
-    as_of: bool = False
+    as_of: date | None = None
     company: str | None = None
     tolerance: Decimal = Decimal(0)
     tolerance_total: Decimal | None = None

@@ -62,8 +62,8 @@ def reconcile(
 
     scope = reconcile_.Scope(
         since=None if since is None else day("--from", since),
-        until=day("--to", until) if until is not None else None if as_of is None else day("--as-of", as_of),
-        as_of=as_of is not None,
+        until=None if until is None else day("--to", until),
+        as_of=None if as_of is None else day("--as-of", as_of),
         company=company,
         tolerance=_units("--tolerance", tolerance or "0"),
         tolerance_total=None if tolerance_total is None else _units("--tolerance-total", tolerance_total),

@@ -137,5 +137,5 @@ def test_the_auditor_only_reads(conn: psycopg.Connection) -> None:
         "backfill.check_chain()",
         "backfill.verify_chain(text)",
         "staging.begin_comparison()",
-        "staging.compare_finance_ledger(text,numeric,date,date,uuid,boolean)",
+        "staging.compare_finance_ledger(text,numeric,date,date,uuid,date)",
     ]

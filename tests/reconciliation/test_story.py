@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -143,15 +144,14 @@ def test_a_tolerance_forgives_cents_only(sample_url: str) -> None:
 
 def test_what_is_forgiven_has_a_limit_in_sum(sample_url: str, tmp_path: Path) -> None:
     apart = tmp_path / "apart.csv"
-    lines = [line for line in ledger_csv().splitlines() if "inv " not in line]
-    header, *rest = lines
-    planted = {line.number for line in [*both_sides()[0], *both_sides()[1]] if line.plant != "identical"}
-    planted |= {line.number for line in both_sides()[1] if line.plant != "identical"}
-    kept = [line.split(",") for line in rest if not any(number in line for number in planted)]
+    agreed = {invoice.number for invoice in both_sides()[1] if invoice.plant == "identical"}
+    header, *rest = csv.reader(ledger_csv().splitlines())
+    number, cents = header.index("invoice_number"), header.index("amount")
+    kept = [fields for fields in rest if fields[number] in agreed and fields[0] <= f"L-{IDENTICAL + PARTS:04}"]
     for fields in kept[-12:]:
-        place = next(i for i, field in enumerate(fields) if "." in field and field.replace(".", "").isdigit())
-        fields[place] = str(Decimal(fields[place]) + Decimal("0.01"))
-    apart.write_text("\n".join([header, *(",".join(fields) for fields in kept)]) + "\n", encoding="utf-8")
+        fields[cents] = str(Decimal(fields[cents]) + Decimal("0.01"))
+    with apart.open("w", encoding="utf-8", newline="") as out:
+        csv.writer(out).writerows([header, *kept])
     scope = ("--ledger", str(apart), "--to", "2026-01-31", "--tolerance", "0.01")
     found = as_json(sample_url, *scope, code=3)
     assert [c["name"] for c in found["classes"] if c["db_rows"]] == ["identical"]

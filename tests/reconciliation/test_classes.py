@@ -1,0 +1,165 @@
+"""What each class of a comparison holds, and what a comparison refuses."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import date
+from decimal import Decimal
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from runner.errors import translate
+from tests.reconciliation.ledgers import SHA, Entry, compare, of, put, write_invoices
+
+
+def test_the_tolerance_is_in_whole_units_and_counts_as_equal(conn: psycopg.Connection) -> None:
+    put(conn, [Entry(0, "A", 1005), Entry(1, "B", 994)], [Entry(0, "A", 1000), Entry(1, "B", 1000)])
+    assert compare(conn, Decimal("0.05"))["identical"] == (1, {"USD": 1005}, 1, {"USD": 1000})
+    assert compare(conn, Decimal("0.05"))["amount differs"] == (1, {"USD": 994}, 1, {"USD": 1000})
+    assert compare(conn, Decimal("0.06"))["identical"] == (2, {"USD": 1999}, 2, {"USD": 2000})
+
+
+def test_currencies_are_never_added(conn: psycopg.Connection) -> None:
+    one = [Entry(0, "A", 100, currency="EUR"), Entry(1, "B", 100), Entry(2, "C", 7)]
+    other = [Entry(0, "A", 90, currency="EUR"), Entry(1, "B", 90), Entry(2, "C", 7, currency=None)]
+    put(conn, one, other)
+    assert {name: totals for name, totals in compare(conn).items() if totals[0]} == {
+        "amount differs": (2, {"EUR": 100, "USD": 100}, 2, {"EUR": 90, "USD": 90}),
+        "currency differs": (1, {"USD": 7}, 1, {"amounts": 7}),
+    }
+
+
+def test_nothing_passes_on_an_empty_ledger_or_an_empty_database(conn: psycopg.Connection) -> None:
+    write_invoices(conn, [Entry(0, "A")])
+    for sides in ("ledger", "database"):
+        with pytest.raises(psycopg.Error) as caught:
+            compare(conn)
+        assert caught.value.sqlstate == "BF031", sides
+        assert translate(caught.value).exit_code == 3
+        conn.rollback()
+        put(conn, [Entry(0, "A")], [])
+
+
+def test_as_of_a_day_an_invoice_is_void_only_from_its_day_on(conn: psycopg.Connection) -> None:
+    put(conn, [Entry(0, "A-1"), Entry(1, "A-2")], [Entry(0, "A-1", status="void"), Entry(1, "A-2")])
+    conn.execute("update billing.invoices set voided_on = '2026-01-20' where invoice_number = 'A-1'")
+    assert of(compare(conn, 0, None, None, None, date(2026, 1, 19))) == {"identical": (2, 2)}
+    void = {"identical": (1, 1), "status differs": (1, 1)}
+    assert of(compare(conn, 0, None, None, None, date(2026, 1, 20))) == void
+    conn.execute("update billing.invoices set voided_on = null where invoice_number = 'A-1'")
+    assert of(compare(conn, 0, None, None, None, date(2026, 1, 19))) == void
+    with pytest.raises(psycopg.Error, match="both name the last day"), conn.transaction():
+        compare(conn, 0, None, date(2026, 1, 19), None, date(2026, 1, 19))
+
+
+def test_a_comparison_must_be_begun_and_its_tolerance_an_amount(conn: psycopg.Connection) -> None:
+    put(conn, [Entry(0, "A")], [Entry(0, "A")])
+    with pytest.raises(psycopg.Error, match="no comparison was begun") as caught, conn.transaction():
+        conn.execute("select staging.compare_finance_ledger(%s)", [SHA])
+    assert caught.value.sqlstate == "BF032"
+    conn.execute("select staging.begin_comparison()")
+    for tolerance in ("-0.01", "NaN", "Infinity", None):
+        with pytest.raises(psycopg.Error, match="cannot be below zero"), conn.transaction():
+            conn.execute("select staging.compare_finance_ledger(%s, %s::numeric)", [SHA, tolerance])
+
+
+def test_a_table_that_somebody_else_prepared_is_not_written(conn: psycopg.Connection) -> None:
+    # A trigger on it would run with the rights of the function's owner.
+    put(conn, [Entry(0, "A")], [Entry(0, "A")])
+    conn.execute("set local role backfill_auditor")
+    conn.execute("create temp table finance_ledger_comparison (class text)")
+    with pytest.raises(psycopg.Error, match="no comparison was begun"):
+        conn.execute("select staging.compare_finance_ledger(%s)", [SHA])
+
+
+def test_findings_are_listed_so_many_of_each_class(conn: psycopg.Connection) -> None:
+    put(conn, [Entry(i, f"N{i}", 1) for i in range(4)] + [Entry(None, "X")], [Entry(i, f"N{i}") for i in range(4)])
+    compare(conn)
+    found = [row[0] for row in conn.execute("select staging.comparison_rows(2)").fetchall()]
+    assert Counter(row["class"] for row in found) == {"amount differs": 2, "missing in the database": 1}
+    assert (found[0]["ledger_number"], found[0]["differs"]) == ("N0", ["amount"])
+    assert len(conn.execute("select staging.comparison_rows()").fetchall()) == 5
+
+
+def test_several_lines_of_an_invoice_are_summed_first(conn: psycopg.Connection) -> None:
+    lines = [
+        Entry(0, "A-1", 18_000), Entry(0, "A-1", 2_000, 3), Entry(1, "A-2", 20_000), Entry(1, "A-2", 20_000),
+        Entry(2, "A-3", 15_000), Entry(None, "a 3", 5_000), Entry(3, "A-4", 100), Entry(3, "A-4", 100, currency="CAD"),
+    ]  # fmt: skip
+    put(conn, lines, [*(Entry(i, f"A-{i + 1}", 20_000) for i in range(3)), Entry(3, "A-4", 100)])
+    # 180 and 20 are the 200 of A-1; 200 and 200 are A-2 booked twice; 150 and 50 are A-3, named by id and by number.
+    totals = compare(conn)
+    assert of(totals) == {"identical": (6, 4), "currency differs": (1, 0), "duplicate key": (1, 0)}
+    assert totals["currency differs"][1] == {"CAD": 100}
+
+
+def test_a_line_whose_number_names_another_invoice_than_its_id_is_a_class_of_its_own(conn: psycopg.Connection) -> None:
+    put(
+        conn,
+        [Entry(0, "INV-15", 900), Entry(1, "inv 0015"), Entry(2, None), Entry(3, "17")],
+        [Entry(0, "INV-14", 1000), Entry(1, "INV-15"), Entry(2, "INV-16"), Entry(3, "INV-17")],
+    )
+    assert of(compare(conn)) == {"identical": (3, 3), "number differs": (1, 1)}
+    [finding] = conn.execute("select staging.comparison_rows()").fetchall()
+    assert finding[0]["differs"] == ["number", "amount"]
+    columns: dict[str, int] = dict(conn.execute("select * from staging.comparison_columns()").fetchall())
+    assert columns == {"number": 1, "currency": 0, "amount": 1, "date": 0, "status": 0}
+
+
+def test_digits_alone_name_an_invoice_only_where_there_is_one_series(conn: psycopg.Connection) -> None:
+    put(conn, [Entry(None, "15"), Entry(None, "inv 16")], [Entry(0, "INV-15"), Entry(1, "INV-16")])
+    assert of(compare(conn)) == {"matched by number only": (2, 2)}
+    conn.execute("update billing.invoices set invoice_number = 'F-16' where invoice_number = 'INV-16'")
+    # Two series now: neither 15 nor "inv", which is a word like another, says which.
+    assert of(compare(conn)) == {"missing in the database": (2, 0), "missing in the ledger": (0, 2)}
+
+
+def test_a_ledger_of_four_lines_is_compared_with_its_days_and_its_company(conn: psycopg.Connection) -> None:
+    invoices = [Entry(i, f"INV-{i}", day=1 + i % 20, company=i % 2) for i in range(40)]
+    put(conn, [invoices[i] for i in (0, 1, 20, 21)], invoices)
+    assert of(compare(conn))["missing in the ledger"] == (0, 36)
+    assert of(compare(conn, 0, date(2026, 1, 1), date(2026, 1, 2))) == {"identical": (4, 4)}
+    company = UUID(int=1)
+    assert of(compare(conn, 0, date(2026, 1, 1), date(2026, 1, 2), company)) == {"identical": (2, 2)}
+    # A line within and its invoice outside are one pair still.
+    assert of(compare(conn, 0, None, date(2026, 1, 1))) == {"identical": (2, 2)}
+    with pytest.raises(psycopg.Error, match="one of the sides is empty") as caught, conn.transaction():
+        compare(conn, 0, date(2027, 1, 1))
+    assert caught.value.sqlstate == "BF031"
+    with pytest.raises(psycopg.Error, match="would hold no day"), conn.transaction():
+        compare(conn, 0, date(2026, 1, 2), date(2026, 1, 1))
+    with pytest.raises(psycopg.Error, match="there is no company"), conn.transaction():
+        compare(conn, 0, None, None, UUID(int=9))
+
+
+def test_a_pair_dated_across_the_end_of_a_month_stays_a_pair(conn: psycopg.Connection) -> None:
+    put(conn, [Entry(0, "A-1", day=31), Entry(1, "A-2", day=10)], [Entry(0, "A-1", day=30), Entry(1, "A-2", day=10)])
+    assert of(compare(conn, 0, date(2026, 1, 31), date(2026, 2, 28))) == {"date differs": (1, 1)}
+    assert of(compare(conn, 0, date(2026, 1, 1), date(2026, 1, 30))) == {"identical": (1, 1), "date differs": (1, 1)}
+
+
+def test_drafts_and_voids_that_finance_does_not_have_are_no_receivables(conn: psycopg.Connection) -> None:
+    invoices = [Entry(0, "A-1"), Entry(1, "A-2", status="void"), Entry(2, "A-3", status="void")]
+    put(conn, [Entry(0, "A-1"), Entry(1, "A-2")], invoices)
+    # Finance holds A-2 as receivable, and it is void: that differs.
+    assert of(compare(conn)) == {"identical": (1, 1), "no receivable": (0, 1), "status differs": (1, 1)}
+
+
+def test_amounts_are_read_in_the_decimals_of_their_currency(conn: psycopg.Connection) -> None:
+    conn.execute("select backfill.begin_run('load finance_ledger', p_mode => 'load')")
+    conn.execute("insert into staging.file select 'finance_ledger', %s, 'ledger.csv', 1, backfill.open_run()", [SHA])
+    for line, (amount, currency) in enumerate([("1200", "JPY"), ("1.234", "KWD"), ("12.00", "EUR")], start=2):
+        conn.execute(
+            "insert into staging.finance_ledger_line (file_sha256, line, ledger_id, entry_date, invoice_number, amount,"
+            " currency, status) values (%s, %s, 'L', '2026-01-01', %s, %s, %s, 'sent')",
+            [SHA, line, f"A-{line}", amount, currency],
+        )
+    with pytest.raises(psycopg.errors.CheckViolation), conn.transaction():
+        conn.execute("update staging.finance_ledger_line set amount = 1.5 where currency = 'JPY'")
+    conn.execute("select backfill.seal_rows('staging.finance_ledger_line', %s)", [SHA])
+    conn.execute("select backfill.finish_run()")
+    worth = [(1200, "JPY"), (1234, "KWD"), (1200, "EUR")]
+    write_invoices(conn, [Entry(i, f"A-{i}", c, currency=k) for i, (c, k) in enumerate(worth, start=2)])
+    assert of(compare(conn)) == {"matched by number only": (3, 3)}
