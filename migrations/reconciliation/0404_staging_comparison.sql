@@ -21,8 +21,11 @@ return case
                     array[
                         case when p_number_differs then 'number' end,
                         case when p_ledger_currency is distinct from p_db_currency then 'currency' end,
+                        -- Amounts of two currencies are neither equal nor different.
                         case
-                            when abs(p_ledger_cents - p_db_cents)
+                            when
+                                p_ledger_currency = p_db_currency
+                                and abs(p_ledger_cents - p_db_cents)
                                 > p_tolerance * backfill.minor_factor(p_ledger_currency)
                                 then 'amount'
                         end,
@@ -132,7 +135,7 @@ as $$
             where billing.number_fit(n.invoice_number, i.invoice_number) < 3
                 or billing.number_fit(n.invoice_number, i.invoice_number) = 3 and billing.one_series(i.company_id)
             group by n.invoice_number, i.is_asked, billing.number_fit(n.invoice_number, i.invoice_number)
-            order by n.invoice_number, i.is_asked desc, billing.number_fit(n.invoice_number, i.invoice_number)
+            order by n.invoice_number, billing.number_fit(n.invoice_number, i.invoice_number), i.is_asked desc
         ) as c
     ), unclear as materialized (
         select distinct u.invoice_id

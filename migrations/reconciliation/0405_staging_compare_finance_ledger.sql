@@ -66,8 +66,9 @@ begin
     select * from staging.ledger_comparison(p_file, p_tolerance, p_from, p_to, p_company, p_as_of);
     if not exists (select from pg_temp.finance_ledger_comparison as c where c.lines > 0)
         or not exists (select from pg_temp.finance_ledger_comparison as c where c.invoices > 0) then
-        raise exception 'between % and % one of the sides is empty: nothing passes on nothing', coalesce(p_from, '-infinity'),
-            coalesce(p_as_of, p_to, 'infinity') using errcode = 'BF031',
+        raise exception 'one of the sides holds nothing of what was asked%: nothing passes on nothing', concat(
+            ', from ' || p_from, ', to ' || coalesce(p_as_of, p_to), ', of company ' || p_company
+        ) using errcode = 'BF031',
             hint = (
                 select format('The ledger is dated %s to %s.', min(l.entry_date), max(l.entry_date))
                 from staging.finance_ledger_line as l where l.file_sha256 = p_file

@@ -20,7 +20,7 @@ def reconciliation_page(found: Reconciliation) -> bytes:
     agreed = found.verdict != "differences"
     against = f"the ledger {found.ledger.name}" if found.ledger else "itself"
     sections = [Section(
-        "Measures", "Rows and money by currency and status.", ("measure", "currency", "status", "rows", "amount"),
+        "Measures", "All of billing, by currency and status.", ("measure", "currency", "status", "rows", "amount"),
         [[m.name, m.currency or "not known", m.status, f"{m.rows:,}", amount(m.cents, m.currency or NO_CURRENCY)]
          for m in found.measures], (3, 4),
     )]  # fmt: skip
@@ -30,7 +30,7 @@ def reconciliation_page(found: Reconciliation) -> bytes:
             " ".join(["Every line of the ledger and every invoice is in one class.", *words_of_columns(found)]),
             ("class", "lines", "ledger", "invoices", "database"),
             [[c.name, f"{c.ledger_rows:,}", money_lines(c.ledger_money), f"{c.db_rows:,}", money_lines(c.db_money)]
-             for c in found.classes], (1, 2, 3, 4),
+             for c in (*found.classes, found.total)], (1, 2, 3, 4),
         ))  # fmt: skip
     if found.findings:
         headings = ("class", "line", "entry", "invoice", "ledger", "database")
@@ -70,6 +70,8 @@ def words_of_columns(found: Reconciliation) -> list[str]:
         f"That is more than --tolerance-total allows: {money_text(found.beyond)}." if found.beyond else "",
     ]
     ledger = found.ledger
+    if ledger is not None and ledger.rejects:
+        words.append(f"{counted(ledger.rejects, 'line')} of the ledger could not be taken, and that is a difference.")
     if ledger is not None and ledger.missing_outside:
         words.append(
             f"The ledger is dated {ledger.first} to {ledger.last}, and {counted(ledger.missing_outside, 'invoice')} "

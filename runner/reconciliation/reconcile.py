@@ -116,6 +116,17 @@ class Reconciliation:
     comparison_id: UUID | None = None
 
     @property
+    def total(self) -> ClassTotals:
+        """All classes together."""
+        return ClassTotals(
+            "total",
+            sum(item.ledger_rows for item in self.classes),
+            add_money({}, *(item.ledger_money for item in self.classes)) or {},
+            sum(item.db_rows for item in self.classes),
+            add_money({}, *(item.db_money for item in self.classes)) or {},
+        )
+
+    @property
     def apart(self) -> Money:
         """By how much pairs are apart that count as equal, in all, by currency."""
         return add_money({}, *(item.apart_money for item in self.classes)) or {}
@@ -147,11 +158,12 @@ def reconcile(
 ) -> Reconciliation:
     """Import `ledger` where it is new; then count and compare in a read-only transaction, `sample` findings a class.
 
-    Raises SqlError BF031 (exit 3) where a side is empty, UsageError for a company that there is not, and what
-    import_finance_ledger() raises.
+    Raises UsageError, before the import, for a scope without a day or a company that is not there; SqlError BF031
+    (exit 3) where a side is empty, and what import_finance_ledger() raises.
     """
     file: LandedFile | None = None
     imported = False
+    company = _company(settings, scope)
     if ledger is not None:
         progress(f"importing {ledger.name}")
         result = import_finance_ledger(settings, ledger, allow_rejects=allow_rejects)
@@ -169,7 +181,7 @@ def reconcile(
                 found = _look(conn, sample)
                 if file is not None:
                     progress("comparing")
-                    found = _compare(conn, found, file, imported, scope, sample)
+                    found = _compare(conn, found, file, imported, scope, company, sample)
             if file is not None and store:
                 progress("keeping the findings")
                 found = _keep(conn, found)
@@ -195,11 +207,17 @@ def _look(conn: Connection, sample: int) -> Reconciliation:
 
 
 def _compare(
-    conn: Connection, found: Reconciliation, file: LandedFile, imported: bool, scope: Scope, sample: int
+    conn: Connection,
+    found: Reconciliation,
+    file: LandedFile,
+    imported: bool,
+    scope: Scope,
+    company: UUID | None,
+    sample: int,
 ) -> Reconciliation:
     rows = conn.execute(
         "select * from staging.compare_finance_ledger(%s, %s, %s, %s, %s, %s)",
-        [file.sha256, scope.tolerance, scope.since, scope.until, _company(conn, scope.company), scope.as_of],
+        [file.sha256, scope.tolerance, scope.since, scope.until, company, scope.as_of],
     ).fetchall()
     classes = tuple(ClassTotals(*row) for row in rows)
     rejects = conn.execute(
@@ -227,17 +245,23 @@ def _compare(
     )
 
 
-def _company(conn: Connection, named: str | None) -> UUID | None:
-    if named is None:
+def _company(settings: Settings, scope: Scope) -> UUID | None:
+    """The id of the company that was named. Refuses what cannot be compared, before anything is imported."""
+    last = scope.as_of or scope.until
+    if scope.since and last and scope.since > last:
+        raise UsageError(f"--from {scope.since} is after {last}: that holds no day")
+    if scope.company is None:
         return None
-    found = conn.execute(
-        "select id, name from billing.companies where id::text = lower(%s) or name = %s order by id", [named, named]
-    ).fetchall()
+    with connect(settings, application_name="runner reconcile") as conn:
+        found = conn.execute(
+            "select id from billing.companies where id::text = lower(%s) or name = %s order by id limit 2",
+            [scope.company, scope.company],
+        ).fetchall()
     if len(found) == 1:
         return UUID(str(found[0][0]))
     if found:
-        raise UsageError(f"--company {named}: {len(found)} companies have this name. Give its id: {found[0][0]}, …")
-    raise UsageError(f"--company {named}: there is no company of this id or name in billing.companies")
+        raise UsageError(f"--company {scope.company}: several companies have this name. Give an id: {found[0][0]}, …")
+    raise UsageError(f"--company {scope.company}: there is no company of this id or name in billing.companies")
 
 
 def _keep(conn: Connection, found: Reconciliation) -> Reconciliation:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from runner.errors import UsageError
-from runner.money import NO_CURRENCY, add_money, amount, money_lines
+from runner.money import NO_CURRENCY, amount, money_lines
 from runner.reconciliation.pages import (
     cases_of_reconciliation,
     line_words,
@@ -103,19 +103,11 @@ def draw_reconciliation(found: Reconciliation, out: Console) -> None:
             out.print(f"  [dim]{escape(name)}:[/] {_row(row)}")
         return
     state = "imported" if found.ledger.imported_now else "imported before"
-    out.print(f"\n[bold]{escape(found.ledger.name)}[/] ({state}, {found.ledger.rejects:,} lines rejected)")
-    rows = [
+    out.print(f"\n[bold]{escape(found.ledger.name)}[/] ({state})")
+    out.print(table("class", ">lines", ">ledger", ">invoices", ">database", rows=(
         (_class(c), f"{c.ledger_rows:,}", money_lines(c.ledger_money), f"{c.db_rows:,}", money_lines(c.db_money))
-        for c in found.classes
-    ]
-    total = (
-        "total",
-        f"{sum(c.ledger_rows for c in found.classes):,}",
-        money_lines(add_money(*(c.ledger_money for c in found.classes))),
-        f"{sum(c.db_rows for c in found.classes):,}",
-        money_lines(add_money(*(c.db_money for c in found.classes))),
-    )
-    out.print(table("class", ">lines", ">ledger", ">invoices", ">database", rows=[*rows, total]))
+        for c in (*found.classes, found.total)
+    )))  # fmt: skip
     for line in words_of_columns(found):
         out.print(escape(line))
     if found.findings:
@@ -146,7 +138,7 @@ def _units(option: str, text: str) -> Decimal:
 
 
 def _class(totals: ClassTotals) -> Text:
-    return styled(totals.name, "red" if totals.is_finding else "")
+    return styled(totals.name, "red" if totals.is_finding and totals.name != "total" else "")
 
 
 def _row(row: dict[str, object]) -> str:

@@ -23,12 +23,15 @@ def test_the_tolerance_is_in_whole_units_and_counts_as_equal(conn: psycopg.Conne
 
 def test_currencies_are_never_added(conn: psycopg.Connection) -> None:
     one = [Entry(0, "A", 100, currency="EUR"), Entry(1, "B", 100), Entry(2, "C", 7)]
-    other = [Entry(0, "A", 90, currency="EUR"), Entry(1, "B", 90), Entry(2, "C", 7, currency=None)]
+    other = [Entry(0, "A", 90, currency="EUR"), Entry(1, "B", 90), Entry(2, "C", 8, currency=None)]
     put(conn, one, other)
     assert {name: totals for name, totals in compare(conn).items() if totals[0]} == {
         "amount differs": (2, {"EUR": 100, "USD": 100}, 2, {"EUR": 90, "USD": 90}),
-        "currency differs": (1, {"USD": 7}, 1, {"amounts": 7}),
+        "currency differs": (1, {"USD": 7}, 1, {"amounts": 8}),
     }
+    # 7 dollars and 8 of an unknown currency are neither the same amount nor another.
+    columns: dict[str, int] = dict(conn.execute("select * from staging.comparison_columns()").fetchall())
+    assert (columns["amount"], columns["currency"]) == (2, 1)
 
 
 def test_nothing_passes_on_an_empty_ledger_or_an_empty_database(conn: psycopg.Connection) -> None:
@@ -125,13 +128,28 @@ def test_a_ledger_of_four_lines_is_compared_with_its_days_and_its_company(conn: 
     assert of(compare(conn, 0, date(2026, 1, 1), date(2026, 1, 2), company)) == {"identical": (2, 2)}
     # A line within and its invoice outside are one pair still.
     assert of(compare(conn, 0, None, date(2026, 1, 1))) == {"identical": (2, 2)}
-    with pytest.raises(psycopg.Error, match="one of the sides is empty") as caught, conn.transaction():
+    with (
+        pytest.raises(
+            psycopg.Error, match="one of the sides holds nothing of what was asked, from 2027-01-01:"
+        ) as caught,
+        conn.transaction(),
+    ):
         compare(conn, 0, date(2027, 1, 1))
     assert caught.value.sqlstate == "BF031"
     with pytest.raises(psycopg.Error, match="would hold no day"), conn.transaction():
         compare(conn, 0, date(2026, 1, 2), date(2026, 1, 1))
     with pytest.raises(psycopg.Error, match="there is no company"), conn.transaction():
         compare(conn, 0, None, None, UUID(int=9))
+
+
+def test_a_line_is_of_the_company_whose_number_it_fits_nearest(conn: psycopg.Connection) -> None:
+    # "inv" is a word like another, and JP has one series: without INV-14 of the other company it would be JP-14.
+    put(conn, [Entry(None, "inv 14"), Entry(None, "JP 15")], [
+        Entry(0, "INV-14", company=0), Entry(1, "JP-14", company=1), Entry(2, "JP-15", company=1),
+    ])  # fmt: skip
+    theirs = {"matched by number only": (1, 1), "missing in the ledger": (0, 1)}
+    assert of(compare(conn, 0, None, None, UUID(int=1))) == theirs
+    assert of(compare(conn, 0, None, None, UUID(int=0))) == {"matched by number only": (1, 1)}
 
 
 def test_a_pair_dated_across_the_end_of_a_month_stays_a_pair(conn: psycopg.Connection) -> None:

@@ -169,8 +169,11 @@ def test_a_scope_that_cannot_be_is_refused(sample_url: str) -> None:
         ("--from", "1.1.2026"): "a day is written YYYY-MM-DD",
         ("--to", "2026-01-31", "--as-of", "2026-01-31"): "give one of them",
         ("--company", "Nobody"): "there is no company",
+        ("--from", "2026-02-01", "--to", "2026-01-31"): "that holds no day",
     }.items():
         assert said in cli(sample_url, "reconcile", "--ledger", str(LEDGER), *words, code=2)
+    with psycopg.connect(sample_url) as conn:  # before the first write
+        assert conn.execute("select count(*) from staging.file").fetchall() == [(0,)]
 
 
 def test_as_of_a_day_an_invoice_is_as_open_as_it_was(sample_url: str, tmp_path: Path) -> None:
@@ -240,4 +243,6 @@ def test_rejected_lines_fail_the_reconciliation_even_where_they_were_allowed(sam
     cli(sample_url, "reconcile", "--ledger", str(bad), code=3)  # refused whole
     found = as_json(sample_url, "--ledger", str(bad), "--allow-rejects", "1", code=3)
     assert found["ledger"]["rejects"] == 1
+    text = cli(sample_url, "reconcile", "--ledger", str(bad), "--allow-rejects", "1", code=3)
+    assert "1 line of the ledger could not be taken" in text
     assert found["verdict"] == "differences"
