@@ -124,19 +124,30 @@ as $$
         where l.file_sha256 = p_file and (p_company is null or i.company_id is null or i.company_id = p_company)
     ), number as materialized (
         select distinct n.invoice_number from named as n where n.key is null and n.invoice_number is not null
+    ), exact as materialized (
+        -- Letter for letter first: nothing fits nearer, and the keys of numbers take longer than all the rest.
+        select n.invoice_number, i.is_asked, array_agg(i.invoice_id order by i.invoice_id) as candidates
+        from number as n
+        inner join invoice as i on upper(i.invoice_number) = upper(n.invoice_number)
+        group by n.invoice_number, i.is_asked
+    ), near as materialized (
+        select n.invoice_number, i.is_asked, i.invoice_id, i.company_id, billing.number_fit(n.invoice_number, i.invoice_number) as fit
+        from number as n
+        inner join invoice as i on billing.number_key(i.invoice_number) = billing.number_key(n.invoice_number)
+        where n.invoice_number not in (select e.invoice_number from exact as e)
     ), numbered as (
-        -- Each number of the lines that are left over with the invoices that it may mean: those that are nearest.
-        select c.invoice_number, c.is_asked, c.candidates[1] as key, cardinality(c.candidates) > 1 as is_unclear, c.candidates
+        -- Each number of the lines that are left over with the invoices that it may mean: those that it fits nearest.
+        select distinct on (c.invoice_number) c.invoice_number, c.is_asked, c.candidates[1] as key, c.candidates,
+            cardinality(c.candidates) > 1 as is_unclear
         from (
-            select distinct on (n.invoice_number) n.invoice_number, i.is_asked,
-                array_agg(i.invoice_id order by i.invoice_id) as candidates
-            from number as n
-            inner join invoice as i on billing.number_key(i.invoice_number) = billing.number_key(n.invoice_number)
-            where billing.number_fit(n.invoice_number, i.invoice_number) < 3
-                or billing.number_fit(n.invoice_number, i.invoice_number) = 3 and billing.one_series(i.company_id)
-            group by n.invoice_number, i.is_asked, billing.number_fit(n.invoice_number, i.invoice_number)
-            order by n.invoice_number, billing.number_fit(n.invoice_number, i.invoice_number), i.is_asked desc
+            select e.invoice_number, e.is_asked, 1 as fit, e.candidates from exact as e
+            union all
+            select n.invoice_number, n.is_asked, n.fit, array_agg(n.invoice_id order by n.invoice_id)
+            from near as n
+            where n.fit < 3 or n.fit = 3 and billing.one_series(n.company_id)
+            group by n.invoice_number, n.is_asked, n.fit
         ) as c
+        order by c.invoice_number, c.fit, c.is_asked desc
     ), unclear as materialized (
         select distinct u.invoice_id
         from numbered as n cross join lateral unnest(n.candidates) as u (invoice_id)
