@@ -133,7 +133,7 @@ begin
     where p_proved or (
         r.ledger_id <> '' and r.status <> '' and strpos(r.status, ' ') = 0
         and octet_length(r.date) = 10 and r.day::text = r.date
-        and octet_length(r.amount) <= 15 and r.value::text = r.amount and scale(r.value) <= 4  -- null for NaN and Infinity
+        and octet_length(r.amount) <= 14 and r.value::text = r.amount and scale(r.value) <= 4  -- null for NaN and Infinity
         and (r.currency in ('USD', 'EUR', 'CAD', 'GBP', 'SEK') or r.currency ~ '^[A-Za-z]{3}$')  -- a pattern costs more
         and (r.invoice_id is null or r.id::text = r.invoice_id)
         and (r.paid_at is null or r.paid_day::text = r.paid_at)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from runner.reconciliation.reconcile import ClassTotals, Reconciliation
+
+
+_TOO_MUCH: Final = Decimal(10) ** 15
+"""Whole units: what no amount of a ledger reaches."""
 
 
 @verb(system="reconciliation")
@@ -132,7 +136,7 @@ def _units(option: str, text: str) -> Decimal:
         units = Decimal(text)
     except ArithmeticError:
         units = Decimal(-1)
-    if not (units.is_finite() and units >= 0):
+    if not (units.is_finite() and 0 <= units < _TOO_MUCH):
         raise UsageError(f"{option} {text}: not an amount such as 0.01")
     return units
 

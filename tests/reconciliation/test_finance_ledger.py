@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import tracemalloc
 from pathlib import Path
 
@@ -21,60 +20,11 @@ from runner.reconciliation.finance_ledger import (
     FinanceLedgerError,
     import_finance_ledger,
     misfit,
-    plain_lines,
     records,
 )
 from runner.settings import Settings
 from tests.engine.words import refusal
-
-HEADER = ",".join(COLUMNS)
-UUID = "8a6e0804-2bd0-4672-b79d-d97027f9071a"
-INSERT_RAW = (
-    f"insert into staging.finance_ledger_raw ({', '.join(COLUMNS)}) values ({', '.join(['%s'] * len(COLUMNS))})"
-).encode()
-FAULTS = "select staging.finance_ledger_fault(r) from staging.finance_ledger_raw as r"
-
-
-def line(**fields: str) -> str:
-    """One CSV line; fields that are not given are those of a good one."""
-    good = {"ledger_id": "L-1", "date": "2026-01-31", "amount": "1234.56", "currency": "USD", "status": "sent"}
-    row = {**dict.fromkeys(COLUMNS, ""), **good, **fields}
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerow([row[name] for name in COLUMNS])
-    return out.getvalue().removesuffix("\n")
-
-
-def write(path: Path, *lines: str, header: str = HEADER, end: str = "\n") -> Path:
-    path.write_bytes((end.join([header, *lines]) + end).encode())
-    return path
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "ledger.csv"
-
-
-def staged(settings: Settings) -> list[tuple[object, ...]]:
-    with psycopg.connect(settings.conninfo) as conn:
-        return conn.execute(
-            "select line, ledger_id, entry_date::text, invoice_number, amount_cents, currency, status,"
-            " (paid_at at time zone 'UTC')::text from staging.current_finance_ledger order by line"
-        ).fetchall()
-
-
-def rejected(settings: Settings) -> list[tuple[object, ...]]:
-    with psycopg.connect(settings.conninfo) as conn:
-        return conn.execute("select line, reason, amount from backfill.reject order by line").fetchall()
-
-
-def nothing_is_left(settings: Settings) -> bool:
-    with psycopg.connect(settings.conninfo) as conn:
-        row = conn.execute(
-            "select (select count(*) from staging.finance_ledger_line) + (select count(*) from staging.file)"
-            " + (select count(*) from staging.finance_ledger_raw) + (select count(*) from backfill.reject)"
-            " + (select count(*) from backfill.backfill_log)"
-        ).fetchone()
-    return row == (0,)
+from tests.reconciliation.ledger_files import BAD, HEADER, UUID, line, nothing_is_left, rejected, staged, write
 
 
 def test_lines_are_typed(settings: Settings, file: Path) -> None:
@@ -109,18 +59,6 @@ def test_a_reversed_import_is_out_of_sight_and_can_be_imported_again(settings: S
     assert staged(settings) == []
     import_finance_ledger(settings, file)
     assert len(staged(settings)) == 1
-
-
-BAD = {
-    "ledger_id": ["", "  "],
-    "date": ["", "31.01.2026", "01/02/2026", "2026-1-5", "2026-02-30", "0000-01-01", "now", "infinity", "2026-01-31 x"],
-    "amount": ["", "1.234,56", "1,234.56", "12.345", "1e3", "NaN", "Infinity", "+5", "$5", "5.", ".5", "0x10", "1 0",
-               "9" * 16],
-    "currency": ["", "US", "EURO", "€"],
-    "status": ["", " "],
-    "invoice_id": ["17", UUID.replace("-", ""), "{" + UUID + "}", "8a6e-08042bd04672b79d-d97027f9-071a-x"],
-    "paid_at": ["2026-02-01 10:00", "2026-02-30", "yesterday", "2026-02-01 25:00Z", "01.02.2026"],
-}  # fmt: skip
 
 
 def test_each_bad_line_is_rejected_by_line_and_reason_and_nothing_is_imported(settings: Settings, file: Path) -> None:
@@ -346,167 +284,17 @@ def test_a_missing_file_is_named(settings: Settings, tmp_path: Path) -> None:
         import_finance_ledger(settings, tmp_path / "none.csv")
 
 
-@pytest.fixture
-def ledger_conn(conn: psycopg.Connection) -> psycopg.Connection:
-    conn.execute("select backfill.begin_run('test')")
-    return conn
+def test_amounts_have_the_decimals_of_their_currency(settings: Settings, file: Path) -> None:
+    worth = [("1200", "JPY"), ("1200.0", "JPY"), ("1.234", "KWD"), ("1.2345", "CLF"), ("12.3", "EUR")]
+    write(file, *(line(amount=amount, currency=currency) for amount, currency in worth))
+    assert import_finance_ledger(settings, file).rows == 5
+    assert [row[4] for row in staged(settings)] == [1200, 1200, 1234, 12345, 1230]
 
 
-TEXTS = st.one_of(
-    st.text(alphabet="0123456789.,-+eE:TZ /NaInfity", max_size=26),
-    st.from_regex(r"\A-?\d{1,16}(\.\d{1,3})?\Z"),
-    st.dates().map(str),
-    st.datetimes().map(lambda t: t.isoformat() + "Z"),
-    st.uuids().map(str),
-    st.sampled_from(
-        ["", " ", "USD", "usd ", "ÜSD", "null", "2024-02-29", "2023-02-29", "10000-01-01", "0001-01-01 BC"]
-    ),
-)
-
-
-@hypothesis_settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
-@given(rows=st.lists(st.fixed_dictionaries(dict.fromkeys(BAD, TEXTS)), min_size=1, max_size=5))
-def test_the_quick_cast_takes_nothing_that_the_rules_reject(
-    ledger_conn: psycopg.Connection, rows: list[dict[str, str]]
-) -> None:
-    """For any texts: what the optimistic cast accepts has no fault, and what has no fault can be cast."""
-    conn = ledger_conn
-    base = dict(zip(COLUMNS, next(csv.reader([line()])), strict=True))
-    for row in [*rows, *({**base, name: row[name]} for row in rows for name in BAD)]:
-        row = {**base, **row}
-        with conn.transaction(force_rollback=True):
-            conn.execute("select staging.begin_finance_ledger()")
-            conn.execute(
-                INSERT_RAW,
-                [row[name] or None for name in COLUMNS],
-            )
-            found = conn.execute(FAULTS).fetchone()
-            assert found is not None
-            quick = casts(conn, proved=False)
-            if found[0] is None:
-                assert casts(conn, proved=True), row
-            else:
-                assert not quick, (row, found)
-
-
-def casts(conn: psycopg.Connection, *, proved: bool) -> bool:
-    try:
-        with conn.transaction(force_rollback=True):
-            conn.execute("select staging.cast_finance_ledger('hypothesis', %s, 1)", [proved])
-    except psycopg.DataError:
-        return False
-    return True
-
-
-PLAIN = {
-    "ledger_id": st.sampled_from(["L-1", " L-1", "L 1", "", "é", 'a"b', "a,b"]),
-    "date": st.one_of(st.dates().map(str), TEXTS),
-    "description": st.text(alphabet='ab ",\\.\n', max_size=5),
-    "invoice_number": st.sampled_from(["", "INV-1", "INV 1", " INV-1", "1 "]),
-    "invoice_id": st.one_of(st.uuids().map(str), st.uuids().map(lambda u: str(u).upper()), TEXTS),
-    "amount": st.one_of(st.from_regex(r"\A-?\d{1,16}(\.\d{1,3})?\Z"), TEXTS),
-    "currency": st.sampled_from(["USD", "usd", "EURO", "", " USD"]),
-    "status": st.sampled_from(["paid", "Paid", "part_paid", "", " paid"]),
-    "paid_at": st.one_of(
-        st.just(""), st.dates().map(str), st.datetimes().map(lambda t: t.isoformat() + "Z"),
-        st.from_regex(r"\A2024-0[12]-[0-3][0-9][ T][0-2][0-9](:[0-5][0-9]){1,2} ?(Z|[+-][01][0-9](:?[0-9]{2})?)?\Z"),
-    ),
-}  # fmt: skip
-
-
-@hypothesis_settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
-@given(rows=st.lists(st.fixed_dictionaries(PLAIN), min_size=1, max_size=4), zone=st.sampled_from(["UTC", "Asia/Tokyo"]))
-def test_what_is_copied_straight_is_what_the_rules_make_of_it(
-    ledger_conn: psycopg.Connection, rows: list[dict[str, str]], zone: str
-) -> None:
-    """For any texts: a line that fits the plain form has no fault, and the server reads it as the cast would."""
-    conn = ledger_conn
-    base = dict(zip(COLUMNS, next(csv.reader([line()])), strict=True))
-    tried = [{**base, **row} for row in rows] + [{**base, name: row[name]} for row in rows for name in PLAIN]
-    form = plain_lines(",", list(COLUMNS))
-    assert form.fullmatch((line(**base) + "\n").encode())  # or nothing would be tried
-    plain = [row for row in tried if form.fullmatch((line(**row) + "\n").encode())]
-    shown = (
-        "select to_jsonb(l) - 'file_sha256' from staging.finance_ledger_line as l where file_sha256 = %s order by line"
-    )
-    with conn.transaction(force_rollback=True):
-        conn.execute("select set_config('timezone', %s, true)", [zone])
-        conn.execute("select staging.begin_finance_ledger()")
-        conn.cursor().executemany(
-            INSERT_RAW,
-            [[row[name] or None for name in COLUMNS] for row in plain],
-        )
-        faults = conn.execute(FAULTS).fetchall()
-        # A day that is in no calendar has the form: there COPY fails, and the rules have the word.
-        good = [row for row, (fault,) in zip(plain, faults, strict=True) if fault is None]
-        for row, (fault,) in zip(plain, faults, strict=True):
-            assert fault is None or not copied(conn, [row]), (row, fault)
-        conn.execute("delete from staging.finance_ledger_raw as r where staging.finance_ledger_fault(r) is not null")
-        conn.execute(
-            "with n as (select ctid, row_number() over (order by line) as n from staging.finance_ledger_raw)"
-            " update staging.finance_ledger_raw as r set line = n.n + 1 from n where r.ctid = n.ctid"
-        )
-        conn.execute("select staging.cast_finance_ledger('cast', true, %s)", [len(good)])
-        assert copied(conn, good)
-        assert conn.execute("select current_setting('timezone')").fetchone() == (zone,)
-        assert conn.execute(shown, ["copied"]).fetchall() == conn.execute(shown, ["cast"]).fetchall()
-
-
-def copied(conn: psycopg.Connection, rows: list[dict[str, str]]) -> bool:
-    columns = ", ".join("entry_date" if name == "date" else name for name in COLUMNS)
-    try:
-        with conn.transaction(), conn.cursor() as cursor:
-            cursor.execute("select staging.begin_plain_finance_ledger('copied')")
-            with cursor.copy(
-                f"copy staging.finance_ledger_line ({columns}) from stdin (format csv, force_null ({columns}))"
-            ) as copy:
-                copy.write("".join(line(**row) + "\n" for row in rows))
-            if rows:
-                cursor.execute("select staging.take_plain_finance_ledger('copied', %s)", [len(rows)])
-            else:
-                cursor.execute("select set_config('timezone', current_setting('staging.zone'), true)")
-    except psycopg.DataError:
-        return False
-    return True
-
-
-def test_what_writes_past_the_lock_into_a_plain_import_is_found_out(conn: psycopg.Connection) -> None:
-    with pytest.raises(psycopg.DataError, match="not numbered one after the other"), conn.transaction():
-        conn.execute("select backfill.begin_run('test')")
-        conn.execute("select staging.begin_plain_finance_ledger('x')")
-        conn.execute("select nextval(pg_get_serial_sequence('staging.finance_ledger_line', 'line'))")
-        conn.execute(
-            "insert into staging.finance_ledger_line (ledger_id, entry_date, amount, currency, status)"
-            " values ('L', '2026-01-01', 1, 'USD', 'paid')"
-        )
-        conn.execute("select staging.take_plain_finance_ledger('x', 1)")
-
-
-@pytest.mark.parametrize("sample", ["plain", "one line is not"])
-def test_both_ways_number_and_read_the_same(settings: Settings, file: Path, sample: str) -> None:
-    lines = [line(ledger_id=f"L-{i}", paid_at="2026-02-01", invoice_id=UUID) for i in range(1, 4)]
-    write(file, *lines, line(ledger_id="L-4", status="sent" if sample == "plain" else "Sent"))
-    assert import_finance_ledger(settings, file).rows == 4
-    assert staged(settings) == [
-        (n + 1, f"L-{n}", "2026-01-31", None, 123456, "USD", "sent", "2026-02-01 00:00:00" if n < 4 else None)
-        for n in range(1, 5)
+def test_more_decimals_than_the_currency_has_are_a_reject(settings: Settings, file: Path) -> None:
+    worth = [("1200.5", "JPY"), ("1.2345", "KWD"), ("0.001", "USD"), ("1.00", "USD")]
+    write(file, *(line(amount=amount, currency=currency) for amount, currency in worth))
+    assert import_finance_ledger(settings, file, allow_rejects=3).rows == 1
+    assert [row[1:] for row in rejected(settings)] == [
+        (f"amount has more decimals than the currency {currency}: '{amount}'", None) for amount, currency in worth[:3]
     ]
-
-
-def test_whoever_copies_by_hand_is_told_of_lines_that_were_lost(ledger_conn: psycopg.Connection) -> None:
-    with pytest.raises(psycopg.Error, match=r"hand\.csv: 4 lines were sent and 2 were read") as caught:
-        ledger_conn.execute("select staging.begin_finance_ledger()")
-        ledger_conn.execute("insert into staging.finance_ledger_raw (ledger_id) values ('L-1')")
-        ledger_conn.execute("select * from staging.take_finance_ledger('x', 'hand.csv', 4)")
-    assert caught.value.sqlstate == "BF030"
-
-
-def test_the_import_needs_an_open_run(conn: psycopg.Connection) -> None:
-    for call in ("begin_finance_ledger()", "take_finance_ledger('x', 'x')", "begin_plain_finance_ledger('x')"):
-        with pytest.raises(psycopg.Error, match="no run is open") as caught, conn.transaction():
-            conn.execute(f"select staging.{call}")
-        assert caught.value.sqlstate == "BF001"

@@ -165,6 +165,7 @@ def test_what_is_forgiven_has_a_limit_in_sum(sample_url: str, tmp_path: Path) ->
 def test_a_scope_that_cannot_be_is_refused(sample_url: str) -> None:
     for words, said in {
         ("--tolerance", "-1"): "not an amount such as 0.01",
+        ("--tolerance", "1e999999"): "not an amount such as 0.01",
         ("--tolerance-total", "x"): "not an amount such as 0.01",
         ("--from", "1.1.2026"): "a day is written YYYY-MM-DD",
         ("--to", "2026-01-31", "--as-of", "2026-01-31"): "give one of them",
