@@ -45,29 +45,46 @@ comment on function staging.comparison_differences(
 whole units of the currency. Inlined.';
 
 create type staging.ledger_part as (
-    nth bigint, currency text, line bigint, lines bigint, cents numeric, entry_date date, of_lines bigint []
+    nth bigint, class text, is_other boolean, currency text, line bigint, lines bigint, cents numeric,
+    entry_date date, of_lines bigint []
 );
 
-comment on type staging.ledger_part is 'Lines of a ledger that name one invoice and are an entry of their own; the first has the invoice.';
+comment on type staging.ledger_part is
+'Lines of a ledger that name one invoice and are an entry of their own. The first has the invoice; the class is that of one that is not the first.';
 
-create function staging.ledger_parts(p_file text, p_lines bigint[], p_currency text, p_each_line boolean)
+create function staging.ledger_parts(
+    p_file text, p_lines bigint[], p_others bigint[], p_currency text, p_cents numeric, p_within numeric
+)
 returns staging.ledger_part[]
 language sql stable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-    select array_agg(row(t.nth, t.currency, t.line, t.lines, t.cents, t.entry_date, t.of_lines)::staging.ledger_part order by t.nth)
-    from (
-        select row_number() over (order by l.currency is distinct from p_currency, min(l.line)) as nth, l.currency, min(l.line) as line,
-            count(*) as lines, sum(l.amount_cents)::numeric as cents, min(l.entry_date) as entry_date, array_agg(l.line) as of_lines
+    with l as (
+        select l.line, l.amount_cents as cents, l.currency, l.entry_date, coalesce(l.line = any(p_others), false) as is_other
         from staging.finance_ledger_line as l
         where l.file_sha256 = p_file and l.line = any(p_lines)
-        group by l.currency, case when p_each_line then l.line end
-    ) as t
+    ), g as (
+        select l.currency, l.is_other, coalesce(not l.is_other and l.currency = p_currency and min(l.cents) = max(l.cents)
+            and abs(sum(l.cents) - p_cents) > p_within and abs(min(l.cents) - p_cents) <= p_within, false) as is_repeated
+        from l group by l.currency, l.is_other
+    ), t as (
+        select row_number() over (order by l.is_other, l.currency is distinct from p_currency, min(l.line)) as nth,
+            case when l.is_other then 'number differs' when g.is_repeated then 'duplicate key' else 'currency differs' end as class,
+            l.is_other, l.currency, min(l.line) as line, count(*) as lines, sum(l.cents)::numeric as cents,
+            min(l.entry_date) as entry_date, array_agg(l.line) as of_lines
+        from l
+        inner join g on g.currency = l.currency and g.is_other = l.is_other
+        group by l.is_other, l.currency, g.is_repeated, case when g.is_repeated then l.line end
+    )
+    select array_agg(row(t.nth, t.class, t.is_other, t.currency, t.line, t.lines, t.cents, t.entry_date, t.of_lines)::staging.ledger_part
+        order by t.nth)
+    from t
 $$;
 
-comment on function staging.ledger_parts(text, bigint[], text, boolean) is
-'Lines that name one invoice by currency, that of the invoice first, or each by itself.';
+comment on function staging.ledger_parts(text, bigint[], bigint[], text, numeric, numeric) is
+'Lines that name one invoice by currency, that of the invoice first, those whose number is another invoice''s (others) last; and each line by
+itself where they book the invoice again: the sum does not fit its cents, and one line alone does.';
 
 create function staging.ledger_comparison(
     p_file text, p_tolerance numeric default 0, p_from date default null, p_to date default null,
@@ -95,12 +112,28 @@ returns table (
     db_currency text,
     ledger_invoice_id uuid
 )
-language sql stable
+language plpgsql stable
 security definer
 set search_path = pg_catalog, pg_temp
 set jit = off
 set work_mem = '256MB'
 as $$
+#variable_conflict use_column
+declare
+    v_from date := coalesce(p_from, '-infinity');
+    v_to date := coalesce(p_as_of, p_to, 'infinity');
+begin
+    if not coalesce(p_tolerance >= 0 and p_tolerance < 'Infinity', false) then
+        raise exception 'the tolerance is %: it cannot be below zero, and is an amount', coalesce(p_tolerance::text, 'null')
+            using errcode = 'BF032';
+    end if;
+    if p_to is not null and p_as_of is not null then
+        raise exception 'to % and as of %: both name the last day', p_to, p_as_of using errcode = 'BF032';
+    end if;
+    if v_from > v_to then
+        raise exception 'the comparison is from % to %: it would hold no day', v_from, v_to using errcode = 'BF032';
+    end if;
+    return query
     with balance as materialized (
         select b.invoice_id, b.open_cents, b.total_cents from billing.balances_as_of(p_as_of) as b where p_as_of is not null
     ), invoice as not materialized (
@@ -109,21 +142,23 @@ as $$
             case
                 when p_as_of is null or b.invoice_id is null or i.status = 'draft' then i.status
                 when i.status = 'void' and coalesce(i.voided_on <= p_as_of, true) then i.status
-                when b.open_cents <= 0 then 'paid'
-                when b.open_cents < b.total_cents then 'partial'
-                else 'sent'
+                when b.total_cents = 0 then i.status
+                when b.open_cents = b.total_cents then 'sent'
+                when sign(b.open_cents) = sign(b.total_cents) then 'partial'
+                else 'paid'
             end as status
         from billing.finance_invoices as i
         left join balance as b on b.invoice_id = i.invoice_id
     ), named as materialized (
-        -- Each line with the invoice that its id names.
+        -- Each line with the invoice that its id names, and how its number fits that.
         select l.line, l.invoice_id as named_id, i.invoice_id as key, l.invoice_number, l.entry_date, l.amount_cents, l.currency, l.status,
-            l.invoice_number <> i.invoice_number and billing.number_fit(l.invoice_number, i.invoice_number) is null as other_number
+            case when l.invoice_number = i.invoice_number then 1 else billing.number_fit(l.invoice_number, i.invoice_number) end as fit
         from staging.finance_ledger_line as l
         left join billing.finance_invoices as i on i.invoice_id = l.invoice_id
         where l.file_sha256 = p_file and (p_company is null or i.company_id is null or i.company_id = p_company)
+            and (p_as_of is null or l.entry_date <= p_as_of)
     ), number as materialized (
-        select distinct n.invoice_number from named as n where n.key is null and n.invoice_number is not null
+        select distinct n.invoice_number from named as n where n.invoice_number is not null and (n.key is null or n.fit > 1)
     ), exact as materialized (
         -- Letter for letter first: nothing fits nearer, and the keys of numbers take longer than all the rest.
         select n.invoice_number, i.is_asked, array_agg(i.invoice_id order by i.invoice_id) as candidates
@@ -131,12 +166,12 @@ as $$
         inner join invoice as i on upper(i.invoice_number) = upper(n.invoice_number)
         group by n.invoice_number, i.is_asked
     ), near as materialized (
-        select n.invoice_number, i.is_asked, i.invoice_id, i.company_id, billing.number_fit(n.invoice_number, i.invoice_number) as fit
+        select n.invoice_number, i.is_asked, i.invoice_id, i.company_id, i.cents, billing.number_fit(n.invoice_number, i.invoice_number) as fit
         from number as n
         inner join invoice as i on billing.number_key(i.invoice_number) = billing.number_key(n.invoice_number)
         where n.invoice_number not in (select e.invoice_number from exact as e)
     ), numbered as (
-        -- Each number of the lines that are left over with the invoices that it may mean: those that it fits nearest.
+        -- Each number with the invoices that it may mean: those that it fits nearest. A credit is of no series.
         select distinct on (c.invoice_number) c.invoice_number, c.is_asked, c.candidates[1] as key, c.candidates,
             cardinality(c.candidates) > 1 as is_unclear
         from (
@@ -144,17 +179,18 @@ as $$
             union all
             select n.invoice_number, n.is_asked, n.fit, array_agg(n.invoice_id order by n.invoice_id)
             from near as n
-            where n.fit < 3 or n.fit = 3 and billing.one_series(n.company_id)
+            where n.fit < 3 or n.fit = 3 and n.cents > 0 and billing.one_series(n.company_id)
             group by n.invoice_number, n.is_asked, n.fit
         ) as c
         order by c.invoice_number, c.fit, c.is_asked desc
     ), unclear as materialized (
         select distinct u.invoice_id
         from numbered as n cross join lateral unnest(n.candidates) as u (invoice_id)
-        where n.is_unclear
+        where n.is_unclear and n.invoice_number in (select x.invoice_number from named as x where x.key is null)
     ), side as (
         select n.line, n.named_id, n.invoice_number, n.entry_date, n.amount_cents, n.currency, n.status,
-            coalesce(n.other_number, false) as other_number, n.key is not null as by_id, coalesce(m.is_unclear, false) as is_unclear,
+            n.key is not null as by_id, n.key is null and coalesce(m.is_unclear, false) as is_unclear,
+            coalesce(n.key is not null and n.invoice_number is not null and (n.fit is null or n.key <> all(m.candidates)), false) as is_other,
             coalesce(n.key, case when not m.is_unclear then m.key end) as key,
             -- Lines without an invoice belong together where they name the same.
             case
@@ -164,38 +200,36 @@ as $$
                 else 'line ' || n.line
             end as name
         from named as n
-        left join numbered as m on n.key is null and m.invoice_number = n.invoice_number
-        where coalesce(m.is_asked, true)
+        left join numbered as m on m.invoice_number = n.invoice_number and (n.key is null or n.fit > 1)
+        where n.key is not null or coalesce(m.is_asked, true)
     ), entry as (
         -- All lines of one invoice are one entry.
         select s.key, s.name, min(s.line) as line, count(*) as lines, sum(s.amount_cents) as cents, min(s.entry_date) as entry_date,
             min(s.status) as status, max(s.status) as other_status, min(s.currency) as currency, max(s.currency) as other_currency,
-            min(s.amount_cents) as least, max(s.amount_cents) as most, bool_or(s.by_id) as by_id, bool_or(s.other_number) as other_number,
-            bool_or(s.is_unclear) as is_unclear, array_agg(s.line) as of_lines
+            min(s.amount_cents) as least, max(s.amount_cents) as most, bool_or(s.by_id) as by_id, bool_or(s.is_unclear) as is_unclear,
+            bool_or(s.is_other) as is_other, bool_and(s.is_other) as are_others, array_agg(s.line) as of_lines,
+            array_agg(s.line) filter (where s.is_other) as others, bool_or(s.entry_date between v_from and v_to) as is_within
         from side as s group by s.key, s.name
     ), pair as (
         select e.*, i.invoice_id, i.invoice_number, i.entry_date as db_date, i.cents as db_cents, i.currency as db_currency, i.status as db_status,
-            e.currency <> e.other_currency as is_mixed,
-            -- 200 and 200 for an invoice of 200 is that invoice booked twice; 180 and 20 are two parts of it.
-            coalesce(e.lines > 1 and e.currency = e.other_currency and e.currency = i.currency and e.least = e.most
-                and abs(e.cents - i.cents) > p_tolerance * backfill.minor_factor(e.currency)
-                and abs(e.least - i.cents) <= p_tolerance * backfill.minor_factor(e.currency), false) as is_repeated
+            p_tolerance * backfill.minor_factor(backfill.currency_code(i.currency)) as within
         from entry as e
         full join (select * from invoice where is_asked) as i on i.invoice_id = e.key
-        where coalesce(e.entry_date between coalesce(p_from, '-infinity') and coalesce(p_as_of, p_to, 'infinity'), false)
-            or coalesce(i.entry_date between coalesce(p_from, '-infinity') and coalesce(p_as_of, p_to, 'infinity'), false)
+        where coalesce(e.is_within, false) or coalesce(i.entry_date between v_from and v_to, false)
     ), parted as (
-        -- Lines in several currencies, and repeated ones, are entries of their own again: the first has the invoice.
+        -- Lines in several currencies, those with another number beside those without, and 200 and 200 for an invoice of 200, which is
+        -- that invoice booked twice, are entries of their own again: the first has the invoice.
         select p.*, unnest(
             case
-                when p.is_mixed or p.is_repeated
-                    then staging.ledger_parts(p_file, p.of_lines, p.db_currency, p.is_repeated)
+                when p.lines > 1 and (p.currency <> p.other_currency or p.is_other <> p.are_others
+                    or p.least = p.most and abs(p.cents - p.db_cents) > p.within)
+                    then staging.ledger_parts(p_file, p.of_lines, p.others, p.db_currency, p.db_cents, p.within)
                 else '{null}'::staging.ledger_part[]
             end
         ) as part
         from pair as p
     ), narrow as (
-        select p.is_repeated, p.by_id, p.other_number, p.is_unclear, p.invoice_id, p.invoice_number, p.db_date, p.db_cents,
+        select p.by_id, coalesce((p.part).is_other, p.is_other) as is_other, (p.part).class as class_apart, p.is_unclear, p.invoice_id, p.invoice_number, p.db_date, p.db_cents,
             p.db_currency, p.db_status, coalesce((p.part).nth, 1) as nth, coalesce((p.part).line, p.line) as line,
             coalesce((p.part).lines, p.lines) as lines, coalesce((p.part).cents, p.cents) as cents,
             coalesce((p.part).entry_date, p.entry_date) as entry_date, coalesce((p.part).currency, p.currency) as currency,
@@ -208,7 +242,7 @@ as $$
         offset 0  -- a fence, here and below: what is computed once is not computed again for each column
     ), judged as (
         select n.*, case when n.nth = 1 and n.line is not null and n.invoice_id is not null
-            then staging.comparison_differences(n.other_number, p_tolerance, n.cents, n.db_cents, n.entry_date, n.db_date,
+            then staging.comparison_differences(n.is_other, p_tolerance, n.cents, n.db_cents, n.entry_date, n.db_date,
                 n.status, n.db_status, n.currency, n.db_currency) end as differs
         from narrow as n
         offset 0
@@ -216,7 +250,7 @@ as $$
         select j.*, case
             when j.is_unclear then 'duplicate key'
             when j.line is not null and j.invoice_id is null then 'missing in the database'
-            when j.nth > 1 then case when j.is_repeated then 'duplicate key' else 'currency differs' end
+            when j.nth > 1 then j.class_apart
             when j.line is null and j.invoice_id in (select u.invoice_id from unclear as u) then 'duplicate key'
             when j.line is null then case when j.db_status in ('draft', 'void') then 'no receivable' else 'missing in the ledger' end
             when j.differs is not null then j.differs[1] || ' differs'
@@ -250,11 +284,13 @@ as $$
         f.line, coalesce(f.lines, 0)::bigint, l.ledger_id, f.invoice_id, f.invoices, l.invoice_number, f.db_number, f.cents, f.db_cents, f.apart,
         f.entry_date, f.db_date, f.status, f.db_status, f.currency, case when f.invoices > 0 then f.db_currency end, l.invoice_id
     from found as f
-    left join staging.finance_ledger_line as l on l.file_sha256 = p_file and l.line = f.line
+    left join staging.finance_ledger_line as l on l.file_sha256 = p_file and l.line = f.line;
+end;
 $$;
 
 comment on function staging.ledger_comparison(text, numeric, date, date, uuid, date) is
 'A ledger (its sha256) against the invoices: one row for each entry (all lines of one invoice), invoice, or pair of both that is not identical,
 with all columns that differ, and one row of each currency that counts the identical ones. Amounts in minor units of their currency; apart: by
 how much pairs are apart that count as equal. Tolerance in whole units. From, to: what has its line or its invoice dated within. Company: only its
-invoices, and no lines of others''. As of: in place of to, with statuses as they were on that day. Reads only.';
+invoices, and no lines of others''. As of: in place of to, with statuses as they were on that day and no line after it. Refuses (BF032) a tolerance that is no
+amount and a scope without a day. Reads only.';

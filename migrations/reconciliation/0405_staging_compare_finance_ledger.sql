@@ -32,16 +32,6 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if not coalesce(p_tolerance >= 0 and p_tolerance < 'Infinity', false) then
-        raise exception 'the tolerance is %: it cannot be below zero, and is an amount', coalesce(p_tolerance::text, 'null')
-            using errcode = 'BF032';
-    end if;
-    if p_to is not null and p_as_of is not null then
-        raise exception 'to % and as of %: both name the last day', p_to, p_as_of using errcode = 'BF032';
-    end if;
-    if p_from > coalesce(p_as_of, p_to) then
-        raise exception 'the comparison is from % to %: it would hold no day', p_from, coalesce(p_as_of, p_to) using errcode = 'BF032';
-    end if;
     if p_company is not null and not exists (select from billing.companies as c where c.id = p_company) then
         raise exception 'there is no company %', p_company using errcode = 'BF032', hint = 'select id, name from billing.companies;';
     end if;

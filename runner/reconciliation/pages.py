@@ -16,9 +16,13 @@ if TYPE_CHECKING:
 
 def reconciliation_page(found: Reconciliation) -> bytes:
     """What both sides hold, and where they differ."""
-    differ = [item for item in found.classes if item.is_finding]
+    kinds = (
+        sum(item.is_finding for item in found.classes)
+        + bool(found.beyond)
+        + bool(found.ledger and found.ledger.rejects)
+    )
     agreed = found.verdict != "differences"
-    against = f"the ledger {found.ledger.name}" if found.ledger else "itself"
+    said = f"{counted(kinds, 'kind')} of differences found." if kinds else "no difference was found."
     sections = [Section(
         "Measures", "All of billing, by currency and status.", ("measure", "currency", "status", "rows", "amount"),
         [[m.name, m.currency or "not known", m.status, f"{m.rows:,}", amount(m.cents, m.currency or NO_CURRENCY)]
@@ -44,8 +48,8 @@ def reconciliation_page(found: Reconciliation) -> bytes:
         headline={"reported": "Reported.", "reconciled": "Ledger and database agree."}.get(
             found.verdict, "Ledger and database differ."),
         colour="green" if agreed else "red",
-        sentence=f"Billing was compared with {against}: " + (
-            f"{counted(len(differ), 'kind')} of differences found." if differ else "no difference was found."),
+        sentence=f"Billing was compared with the ledger {found.ledger.name}: {said}" if found.ledger
+            else "Billing was counted; it was compared with no ledger.",
         where=found.database,
         sections=sections,
         signatures=[("ledger, sha256", found.ledger.sha256)] if found.ledger else [],

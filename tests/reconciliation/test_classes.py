@@ -57,6 +57,14 @@ def test_as_of_a_day_an_invoice_is_void_only_from_its_day_on(conn: psycopg.Conne
         compare(conn, 0, None, date(2026, 1, 19), None, date(2026, 1, 19))
 
 
+def test_as_of_a_day_nothing_later_is_known(conn: psycopg.Connection) -> None:
+    lines = [Entry(0, "A-1"), Entry(0, "A-1", -1000, 20, "void"), Entry(1, "CN-1", -500), Entry(2, "A-3", 0)]
+    put(conn, lines, [Entry(0, "A-1", status="void"), Entry(1, "CN-1", -500), Entry(2, "A-3", 0)])
+    conn.execute("update billing.invoices set voided_on = '2026-01-20' where invoice_number = 'A-1'")
+    # The reversing line is of the 20th; an unused credit is not paid, and neither is an invoice of nothing.
+    assert of(compare(conn, 0, None, None, None, date(2026, 1, 19))) == {"identical": (3, 3)}
+
+
 def test_a_comparison_must_be_begun_and_its_tolerance_an_amount(conn: psycopg.Connection) -> None:
     put(conn, [Entry(0, "A")], [Entry(0, "A")])
     with pytest.raises(psycopg.Error, match="no comparison was begun") as caught, conn.transaction():
@@ -109,6 +117,44 @@ def test_a_line_whose_number_names_another_invoice_than_its_id_is_a_class_of_its
     assert finding[0]["differs"] == ["number", "amount"]
     columns: dict[str, int] = dict(conn.execute("select * from staging.comparison_columns()").fetchall())
     assert columns == {"number": 1, "currency": 0, "amount": 1, "date": 0, "status": 0}
+
+
+def test_a_number_beside_an_id_is_anothers_where_it_fits_another_better(conn: psycopg.Connection) -> None:
+    invoices = [Entry(0, "INV-4"), Entry(1, "F-4"), Entry(2, "INV-014"), Entry(3, "INV-14"), Entry(4, "F-9")]
+    put(conn, [
+        Entry(0, "INV-4"), Entry(1, "INV-4"), Entry(2, "INV-014"), Entry(3, "INV-014"), Entry(4, "9"),
+    ], invoices)  # fmt: skip
+    # F-4 called INV-4, INV-14 called INV-014: both are others' numbers. 9 beside the id of F-9 says nothing else.
+    totals = compare(conn)
+    assert of(totals) == {"identical": (3, 3), "number differs": (2, 2)}
+
+
+def test_a_line_with_anothers_number_is_apart_from_those_that_are_right(conn: psycopg.Connection) -> None:
+    put(conn, [Entry(0, "INV-14"), Entry(0, "INV-15")], [Entry(0, "INV-14"), Entry(1, "INV-15")])
+    totals = compare(conn)
+    assert of(totals) == {"identical": (1, 1), "number differs": (1, 0), "missing in the ledger": (0, 1)}
+    found = [row[0] for row in conn.execute("select staging.comparison_rows()").fetchall()]
+    assert [(row["line"], row["ledger_number"]) for row in found if row["class"] == "number differs"] == [(3, "INV-15")]
+
+
+def test_a_credit_is_named_by_its_letters_only(conn: psycopg.Connection) -> None:
+    put(conn, [Entry(None, "INV-4", -500), Entry(None, "5")], [
+        Entry(0, "INV-1"), Entry(1, "CN-4", -500), Entry(2, "INV-5"), Entry(3, "CN-5", -500),
+    ])  # fmt: skip
+    found = {"matched by number only": (1, 1), "missing in the database": (1, 0), "missing in the ledger": (0, 3)}
+    assert of(compare(conn)) == found
+
+
+def test_booked_twice_is_seen_beside_a_line_of_another_currency(conn: psycopg.Connection) -> None:
+    put(conn, [Entry(0, "A-1"), Entry(0, "A-1"), Entry(0, "A-1", 5, currency="CAD")], [Entry(0, "A-1")])
+    assert of(compare(conn)) == {"identical": (1, 1), "currency differs": (1, 0), "duplicate key": (1, 0)}
+
+
+def test_a_line_within_the_days_brings_its_entry(conn: psycopg.Connection) -> None:
+    lines = [Entry(0, "A-1", day=20), Entry(0, "A-1", day=25), Entry(1, "A-2", day=26)]
+    put(conn, lines, [Entry(0, "A-1", day=20), Entry(1, "A-2", day=26)])
+    found = {"identical": (2, 2), "duplicate key": (1, 0)}
+    assert of(compare(conn, 0, date(2026, 1, 25), date(2026, 1, 31))) == found
 
 
 def test_digits_alone_name_an_invoice_only_where_there_is_one_series(conn: psycopg.Connection) -> None:

@@ -156,8 +156,10 @@ def test_what_is_forgiven_has_a_limit_in_sum(sample_url: str, tmp_path: Path) ->
     found = as_json(sample_url, *scope, code=3)
     assert [c["name"] for c in found["classes"] if c["db_rows"]] == ["identical"]
     assert sum(found["classes"][0]["apart_money"].values()) == 12
-    text = cli(sample_url, "reconcile", *scope, code=3)
+    page = tmp_path / "page.html"
+    text = cli(sample_url, "reconcile", *scope, "--html", str(page), code=3)
     assert "more than --tolerance-total allows" in text
+    assert "1 kind of differences found" in page.read_text(encoding="utf-8")
     assert "agree" not in text
     assert as_json(sample_url, *scope, "--tolerance-total", "1.00")["verdict"] == "reconciled"
 

@@ -6,6 +6,7 @@
 with ledger as (
     select min(lines.file_sha256) as file_sha256
     from {{ ref('stg_landed__finance_ledger_lines') }} as lines
+    having min(lines.file_sha256) is not null  -- without a ledger nothing is compared
 )
 
 select

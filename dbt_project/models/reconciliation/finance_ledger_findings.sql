@@ -17,5 +17,3 @@ select
 from {{ ref('finance_ledger_comparison') }}
 where
     class not in ('identical', 'matched by number only', 'no receivable')
-    -- Without a ledger there is nothing to compare with; see the test finance_ledger_reconciled_on_nothing.
-    and exists (select 1 from {{ ref('stg_landed__finance_ledger_lines') }})

@@ -41,5 +41,6 @@ from sums
 group by side, currency
 having
     (sum(class_rows) <> sum(total_rows) or sum(class_cents) <> sum(total_cents))
-    -- A part makes no totals.
+    -- A part makes no totals, and without a ledger there are no classes.
+    and exists (select 1 from {{ ref('stg_landed__finance_ledger_lines') }})
     and {{ 'false' if var('finance_ledger_from', none) or var('finance_ledger_to', none) else 'true' }}
