@@ -1,10 +1,10 @@
 {%- set tolerance = var('finance_ledger_tolerance', 0) -%}
 {%- set most = var('finance_ledger_tolerance_total', tolerance) | string | replace("'", "''") -%}
 select
-    ledger_currency as currency,
+    currency,
     sum(apart_cents) as apart_cents,
     '{{ most }}' as most
-from {{ ref('finance_ledger_comparison') }}
+from {{ ref('finance_ledger_classes') }}
 where apart_cents > 0
-group by ledger_currency
-having sum(apart_cents) > '{{ most }}'::numeric * backfill.minor_factor(ledger_currency)
+group by currency
+having sum(apart_cents) > '{{ most }}'::numeric * backfill.minor_factor(currency)

@@ -1,15 +1,15 @@
-with sums as (
+with sides as (
     select
-        coalesce(sum(lines), 0) as lines,
-        coalesce(sum(invoices), 0) as invoices
-    from {{ ref('finance_ledger_comparison') }}
+        count(*) filter (where side = 'ledger') as of_ledger,
+        count(*) filter (where side = 'database') as of_database
+    from {{ ref('finance_ledger_classes') }}
 )
 
 select
-    lines,
-    invoices
-from sums
+    of_ledger,
+    of_database
+from sides
 where
-    (lines = 0 or invoices = 0)
+    (of_ledger = 0 or of_database = 0)
     -- Without a ledger there is nothing to compare with; see the test finance_ledger_reconciled_on_nothing.
     and exists (select 1 from {{ ref('stg_landed__finance_ledger_lines') }})
