@@ -2,6 +2,7 @@ drop function billing.lines_of(jsonb);
 drop function billing.line_faults(uuid, jsonb);
 drop function billing.amount_text(numeric, text);
 drop function billing.number_fit(text, text);
+drop function billing.is_bare_number(text);
 drop function billing.number_key(text);
 drop function billing.number_prefix(text);
 drop function billing.number_tail(text);

@@ -54,15 +54,21 @@ end;
 comment on function billing.number_key(text) is
 'What two ways to write one invoice number have in common: its tail, see billing.number_tail, or its letters where it has no digit.';
 
+create function billing.is_bare_number(p_number text) returns boolean
+language sql immutable parallel safe
+return billing.number_prefix(p_number) in ('', 'INV', 'INVOICE', 'INVOICENO', 'INVNO', 'NO', 'NR');
+
+comment on function billing.is_bare_number(text) is
+'Whether a number that somebody wrote names no series: digits alone, or with a word such as "invoice", which says nothing.';
+
 create function billing.number_fit(p_reference text, p_number text) returns integer
 language sql immutable parallel safe
 return case
     when upper(p_number) = upper(btrim(p_reference)) then 1
     when billing.number_key(p_number) is distinct from billing.number_key(p_reference) then null
     when billing.number_prefix(p_number) = billing.number_prefix(p_reference) then 2
-    -- A word such as "invoice" says nothing; another prefix means another series of numbers: CN-4 is never INV-4.
-    when
-        billing.number_prefix(p_reference) in ('', 'INV', 'INVOICE', 'INVOICENO', 'INVNO', 'NO', 'NR') then 3
+    -- Another prefix means another series of numbers: CN-4 is never INV-4.
+    when billing.is_bare_number(p_reference) then 3
 end;
 
 comment on function billing.number_fit(text, text) is

@@ -16,7 +16,7 @@ begin
         'backfill.invoices_due, backfill.invoices_rejects, backfill.invoice_lines_due');
     perform backfill.revoke_from('backfill_auditor', 'execute on function billing.invoice_ordinal(text), '
         'billing.invoice_number(bigint), billing.assignment_of_week(uuid, uuid, uuid, date), '
-        'billing.number_tail(text), billing.number_prefix(text), billing.number_key(text), billing.number_fit(text, text), billing.one_series(uuid), '
+        'billing.number_tail(text), billing.number_prefix(text), billing.number_key(text), billing.number_fit(text, text), billing.is_bare_number(text), billing.one_series(uuid), '
         'billing.reference_tokens(text), billing.match_reference(uuid, uuid, text), billing.day_of(timestamptz), billing.amount_text(numeric, text), '
         'billing.is_currency(text), billing.company_currency(uuid), billing.balances_as_of(date, uuid[]), '
         'billing.balances_of_sources(uuid[]), billing.aging(date, text), billing.statement(uuid, date, date), '
@@ -74,6 +74,7 @@ billing.aging(date, text),
 billing.statement(uuid, date, date),
 billing.number_key(text),
 billing.number_fit(text, text),
+billing.is_bare_number(text),
 billing.one_series(uuid),
 billing.reference_tokens(text),
 billing.match_reference(uuid, uuid, text),

@@ -61,8 +61,9 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
     with l as (
-        select l.line, l.amount_cents as cents, l.currency, l.entry_date, coalesce(l.line = any(p_others), false) as is_other
+        select l.line, l.amount_cents as cents, l.currency, l.entry_date, o.line is not null as is_other
         from staging.finance_ledger_line as l
+        left join unnest(p_others) as o (line) on o.line = l.line
         where l.file_sha256 = p_file and l.line = any(p_lines)
     ), g as (
         select l.currency, l.is_other, coalesce(not l.is_other and l.currency = p_currency and min(l.cents) = max(l.cents)
@@ -77,9 +78,7 @@ as $$
         inner join g on g.currency = l.currency and g.is_other = l.is_other
         group by l.is_other, l.currency, g.is_repeated, case when g.is_repeated then l.line end
     )
-    select array_agg(row(t.nth, t.class, t.is_other, t.currency, t.line, t.lines, t.cents, t.entry_date, t.of_lines)::staging.ledger_part
-        order by t.nth)
-    from t
+    select array_agg(t::staging.ledger_part order by t.nth) from t
 $$;
 
 comment on function staging.ledger_parts(text, bigint[], bigint[], text, numeric, numeric) is
@@ -91,25 +90,9 @@ create function staging.ledger_comparison(
     p_company uuid default null, p_as_of date default null
 )
 returns table (
-    class text,
-    differs text[],
-    matched_by text,
-    line bigint,
-    lines bigint,
-    ledger_id text,
-    invoice_id uuid,
-    invoices bigint,
-    ledger_number text,
-    db_number text,
-    ledger_cents numeric,
-    db_cents numeric,
-    apart_cents numeric,
-    ledger_date date,
-    db_date date,
-    ledger_status text,
-    db_status text,
-    ledger_currency text,
-    db_currency text,
+    class text, differs text[], matched_by text, line bigint, lines bigint, ledger_id text, invoice_id uuid,
+    invoices bigint, ledger_number text, db_number text, ledger_cents numeric, db_cents numeric, apart_cents numeric,
+    ledger_date date, db_date date, ledger_status text, db_status text, ledger_currency text, db_currency text,
     ledger_invoice_id uuid
 )
 language plpgsql stable
@@ -135,14 +118,17 @@ begin
     end if;
     return query
     with balance as materialized (
-        select b.invoice_id, b.open_cents, b.total_cents from billing.balances_as_of(p_as_of) as b where p_as_of is not null
+        select b.invoice_id, b.open_cents, b.total_cents, n.open_cents as open_now
+        from billing.balances_as_of(p_as_of) as b
+        inner join billing.invoice_balances as n on n.invoice_id = b.invoice_id
+        where p_as_of is not null
     ), invoice as not materialized (
         select i.invoice_id, i.company_id, i.invoice_number, i.entry_date, i.cents, i.currency,
             p_company is null or i.company_id = p_company as is_asked,
             case
                 when p_as_of is null or b.invoice_id is null or i.status = 'draft' then i.status
                 when i.status = 'void' and coalesce(i.voided_on <= p_as_of, true) then i.status
-                when b.total_cents = 0 then i.status
+                when i.status <> 'void' and b.open_cents = b.open_now then i.status
                 when b.open_cents = b.total_cents then 'sent'
                 when sign(b.open_cents) = sign(b.total_cents) then 'partial'
                 else 'paid'
@@ -151,14 +137,14 @@ begin
         left join balance as b on b.invoice_id = i.invoice_id
     ), named as materialized (
         -- Each line with the invoice that its id names, and how its number fits that.
-        select l.line, l.invoice_id as named_id, i.invoice_id as key, l.invoice_number, l.entry_date, l.amount_cents, l.currency, l.status,
+        select l.line, l.invoice_id as named_id, i.invoice_id as key, i.company_id, l.invoice_number, l.entry_date, l.amount_cents, l.currency, l.status,
             case when l.invoice_number = i.invoice_number then 1 else billing.number_fit(l.invoice_number, i.invoice_number) end as fit
         from staging.finance_ledger_line as l
         left join billing.finance_invoices as i on i.invoice_id = l.invoice_id
         where l.file_sha256 = p_file and (p_company is null or i.company_id is null or i.company_id = p_company)
             and (p_as_of is null or l.entry_date <= p_as_of)
     ), number as materialized (
-        select distinct n.invoice_number from named as n where n.invoice_number is not null and (n.key is null or n.fit > 1)
+        select distinct n.invoice_number from named as n where n.invoice_number is not null and n.key is null
     ), exact as materialized (
         -- Letter for letter first: nothing fits nearer, and the keys of numbers take longer than all the rest.
         select n.invoice_number, i.is_asked, array_agg(i.invoice_id order by i.invoice_id) as candidates
@@ -166,10 +152,28 @@ begin
         inner join invoice as i on upper(i.invoice_number) = upper(n.invoice_number)
         group by n.invoice_number, i.is_asked
     ), near as materialized (
-        select n.invoice_number, i.is_asked, i.invoice_id, i.company_id, i.cents, billing.number_fit(n.invoice_number, i.invoice_number) as fit
+        select n.invoice_number, i.is_asked, i.invoice_id, i.company_id, i.cents, 2 as fit
         from number as n
         inner join invoice as i on billing.number_key(i.invoice_number) = billing.number_key(n.invoice_number)
+            and billing.number_prefix(i.invoice_number) = billing.number_prefix(n.invoice_number)
         where n.invoice_number not in (select e.invoice_number from exact as e)
+        union all
+        select n.invoice_number, i.is_asked, i.invoice_id, i.company_id, i.cents, 3
+        from number as n
+        inner join invoice as i on billing.number_key(i.invoice_number) = billing.number_key(n.invoice_number)
+        where billing.is_bare_number(n.invoice_number) and billing.number_fit(n.invoice_number, i.invoice_number) = 3
+            and n.invoice_number not in (select e.invoice_number from exact as e)
+    ), other as materialized (
+        -- Lines with an id whose number fits another invoice of the company better. Numbers of other companies say nothing.
+        select n.line from named as n
+        inner join billing.finance_invoices as i on i.company_id = n.company_id and upper(i.invoice_number) = upper(btrim(n.invoice_number))
+        where n.fit > 1
+        union
+        select n.line from named as n
+        inner join billing.finance_invoices as i on i.company_id = n.company_id
+            and billing.number_key(i.invoice_number) = billing.number_key(n.invoice_number)
+            and billing.number_prefix(i.invoice_number) = billing.number_prefix(n.invoice_number)
+        where n.fit > 2
     ), numbered as (
         -- Each number with the invoices that it may mean: those that it fits nearest. A credit is of no series.
         select distinct on (c.invoice_number) c.invoice_number, c.is_asked, c.candidates[1] as key, c.candidates,
@@ -186,11 +190,11 @@ begin
     ), unclear as materialized (
         select distinct u.invoice_id
         from numbered as n cross join lateral unnest(n.candidates) as u (invoice_id)
-        where n.is_unclear and n.invoice_number in (select x.invoice_number from named as x where x.key is null)
+        where n.is_unclear
     ), side as (
         select n.line, n.named_id, n.invoice_number, n.entry_date, n.amount_cents, n.currency, n.status,
             n.key is not null as by_id, n.key is null and coalesce(m.is_unclear, false) as is_unclear,
-            coalesce(n.key is not null and n.invoice_number is not null and (n.fit is null or n.key <> all(m.candidates)), false) as is_other,
+            coalesce(n.key is not null and n.invoice_number is not null and (n.fit is null or n.line in (select o.line from other as o)), false) as is_other,
             coalesce(n.key, case when not m.is_unclear then m.key end) as key,
             -- Lines without an invoice belong together where they name the same.
             case
@@ -200,7 +204,7 @@ begin
                 else 'line ' || n.line
             end as name
         from named as n
-        left join numbered as m on m.invoice_number = n.invoice_number and (n.key is null or n.fit > 1)
+        left join numbered as m on n.key is null and m.invoice_number = n.invoice_number
         where n.key is not null or coalesce(m.is_asked, true)
     ), entry as (
         -- All lines of one invoice are one entry.
@@ -217,8 +221,7 @@ begin
         full join (select * from invoice where is_asked) as i on i.invoice_id = e.key
         where coalesce(e.is_within, false) or coalesce(i.entry_date between v_from and v_to, false)
     ), parted as (
-        -- Lines in several currencies, those with another number beside those without, and 200 and 200 for an invoice of 200, which is
-        -- that invoice booked twice, are entries of their own again: the first has the invoice.
+        -- Lines in several currencies, with another's number, or of 200 and 200 for an invoice of 200 are entries again: the first has it.
         select p.*, unnest(
             case
                 when p.lines > 1 and (p.currency <> p.other_currency or p.is_other <> p.are_others

@@ -20,6 +20,26 @@ comment on function staging.begin_comparison() is
 'Makes the temporary table of a comparison, which goes with the transaction. Apart from the comparison, because a read-only
 transaction can fill a temporary table but not make one.';
 
+create function staging.require_comparison() returns void
+language plpgsql stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    -- Whatever else has this name is its maker's: a view of theirs would run their functions with the rights of whoever reads it here.
+    if not exists (
+        select from pg_class
+        where oid = to_regclass('pg_temp.finance_ledger_comparison') and relkind = 'r' and pg_get_userbyid(relowner) = current_user
+    ) then
+        raise exception 'no comparison was begun in this transaction' using errcode = 'BF032',
+            hint = 'begin; select staging.begin_comparison(); select * from staging.compare_finance_ledger(...); rollback;';
+    end if;
+end;
+$$;
+
+comment on function staging.require_comparison() is
+'Refuses (BF032) unless pg_temp.finance_ledger_comparison is the table that staging.begin_comparison() made.';
+
 create function staging.compare_finance_ledger(
     p_file text, p_tolerance numeric default 0, p_from date default null, p_to date default null,
     p_company uuid default null, p_as_of date default null
@@ -35,13 +55,7 @@ begin
     if p_company is not null and not exists (select from billing.companies as c where c.id = p_company) then
         raise exception 'there is no company %', p_company using errcode = 'BF032', hint = 'select id, name from billing.companies;';
     end if;
-    if not exists (
-        select from pg_class
-        where oid = to_regclass('pg_temp.finance_ledger_comparison') and pg_get_userbyid(relowner) = current_user
-    ) then
-        raise exception 'no comparison was begun in this transaction' using errcode = 'BF032',
-            hint = 'begin; select staging.begin_comparison(); select * from staging.compare_finance_ledger(...); rollback;';
-    end if;
+    perform staging.require_comparison();
     if not exists (select from staging.file where loader = 'finance_ledger' and sha256 = p_file)
         or not exists (select from staging.finance_ledger_line where file_sha256 = p_file) then
         raise exception 'ledger %: no lines of it are staged', left(p_file, 12) using errcode = 'BF031',
@@ -106,6 +120,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin
+    perform staging.require_comparison();
     return query
     select k.differs, count(c.differs)
     from unnest('{number,currency,amount,date,status}'::text[]) with ordinality as k (differs, place)
@@ -124,6 +139,7 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+    perform staging.require_comparison();
     return query
     select jsonb_strip_nulls(to_jsonb(c)) - '{nth,invoices,apart_cents}'::text[]
     from (

@@ -56,8 +56,8 @@ def names_another(entry: Entry, place: int, invoices: list[Entry]) -> bool:
     if entry.id is None or entry.id != invoices[place].id or entry.number is None:
         return False
     found = fit(entry.number, invoices[place].number)
-    meant = nearest(entry.number, invoices)
-    return found is None or (found > 1 and bool(meant) and place not in meant)
+    same = [fit(entry.number, i.number) for i in invoices if i.company == invoices[place].company]
+    return found is None or any(near is not None and near < found for near in same)
 
 
 def pieces_of(
