@@ -73,6 +73,9 @@ create table billing.application_entries (
 );
 create index application_entries_invoice on billing.application_entries (invoice_id);
 create index application_entries_source on billing.application_entries (source_id);
+create index application_entries_short_pay on billing.application_entries (company_id, currency, effective_from)
+where source = 'write-off' and reason_code = 'short-pay' and effective_until is null;
+comment on index billing.application_entries_short_pay is 'How much of the limit of a year is used.';
 comment on index billing.application_entries_invoice is 'What was applied to an invoice.';
 comment on index billing.application_entries_source is 'What was applied of a payment, check or credit.';
 
@@ -172,7 +175,8 @@ select
     e.reason,
     e.ended_reason,
     e.run_id,
-    false as linked
+    false as linked,
+    e.said_paid_cents
 from billing.application_entries as e
 union all
 select
@@ -190,7 +194,8 @@ select
     a.reason,
     null as ended_reason,
     a.run_id,
-    false as linked
+    false as linked,
+    0::bigint as said_paid_cents
 from billing.check_payment_applications as a
 left join billing.check_payments as c on a.check_payment_id = c.id
 left join billing.invoices as i on a.invoice_id = i.id
@@ -209,7 +214,8 @@ select
     'linked by the application' as reason,
     null as ended_reason,
     null::uuid as run_id,
-    true as linked
+    true as linked,
+    0::bigint as said_paid_cents
 from billing.payments as p
 left join billing.invoices as i on p.invoice_id = i.id
 where
@@ -234,3 +240,4 @@ comment on column billing.application_rows.reason is 'Why it was applied.';
 comment on column billing.application_rows.ended_reason is 'Why it was ended.';
 comment on column billing.application_rows.run_id is 'The run that applied it; null: outside a run, or not by us.';
 comment on column billing.application_rows.linked is 'The application itself linked the payment.';
+comment on column billing.application_rows.said_paid_cents is 'How much of it the invoice said was paid already.';

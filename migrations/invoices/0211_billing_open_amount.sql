@@ -41,13 +41,15 @@ begin
                 sum(r.amount_cents) filter (where r.counts and r.source = 'payment') as payments,
                 sum(r.amount_cents) filter (where r.counts and r.source = 'credit') as credits,
                 sum(r.amount_cents) filter (where r.counts and r.source = 'write-off') as write_offs,
-                sum(r.amount_cents) filter (where r.effective_until is null) as standing
+                sum(r.amount_cents) filter (where r.effective_until is null) as standing,
+                sum(r.said_paid_cents) filter (where r.counts and r.effective_until is not null) as said_then
             from (
             -- Of what stands now no day is needed, and so nothing is joined for it.
                 select
                     x.invoice_id,
                     x.source,
                     x.amount_cents,
+                    x.said_paid_cents,
                     x.effective_until,
                     (balances_as_of.p_day = 'infinity' or x.effective_from <= balances_as_of.p_day)
                     and (x.effective_until is null or x.effective_until > balances_as_of.p_day) as counts
@@ -99,8 +101,10 @@ begin
         from billing.invoices as i
         left join a on i.id = a.invoice_id
         left join g on i.id = g.source_id
-        -- What it says is paid, and no row that stands explains.
-        cross join lateral (select greatest(i.amount_paid_cents - coalesce(a.standing, 0), 0) as cents) as o
+        -- What it says is paid, and no row explains that stands, or on that day still explained it.
+        cross join lateral (
+            select greatest(greatest(i.amount_paid_cents - coalesce(a.standing, 0), 0) - coalesce(a.said_then, 0), 0) as cents
+        ) as o
         where balances_as_of.p_invoices is null or i.id = any(balances_as_of.p_invoices);
     end
     $sql$;
@@ -160,6 +164,7 @@ select
     null as ended_reason,
     null::uuid as run_id,
     false as linked,
+    0::bigint as said_paid_cents,
     b.currency
 from billing.invoice_balances as b
 where b.opening_cents > 0;
@@ -180,4 +185,5 @@ comment on column billing.applications.reason is 'Why it was applied.';
 comment on column billing.applications.ended_reason is 'Why it was ended.';
 comment on column billing.applications.run_id is 'The run that applied it; null: outside a run, or not by us.';
 comment on column billing.applications.linked is 'The application itself linked the payment.';
+comment on column billing.applications.said_paid_cents is 'How much of it the invoice said was paid already.';
 comment on column billing.applications.currency is 'Its currency; null: not known.';

@@ -54,14 +54,16 @@ declare
     v_run uuid := backfill.open_run();
     v_over text;
 begin
-    -- What goes beyond what is open explains what the invoice said was paid without a row.
+    -- A payment of more than is open explains first what the invoice said was paid without a row, and pays with the rest.
     select jsonb_agg(jsonb_build_object('place', n.place, 'source', n.source, 'source_id', n.source_id, 'invoice_id', n.invoice_id,
         'cents', n.cents, 'company_id', b.company_id, 'currency', coalesce(b.currency, billing.company_currency(b.company_id)),
-        'said', greatest(0, least(n.cents, n.running - b.open_cents)),
+        'said', case when n.source = 'payment' and n.claimed > b.open_cents
+            then greatest(0, least(n.cents, b.opening_cents - (n.running - n.cents))) else 0 end,
         'day', coalesce(p_day, greatest(m.received_on, b.issued_on, f.free_from, o.open_from))) order by n.place)
     into v_rows
     from (
-        select w.*, sum(w.cents) over (partition by w.invoice_id order by w.place) as running
+        select w.*, sum(w.cents) over (partition by w.invoice_id, w.source order by w.place) as running,
+            sum(w.cents) over (partition by w.invoice_id, w.source) as claimed
         from unnest(p_source, p_source_id, p_invoice, p_cents) with ordinality as w (source, source_id, invoice_id, cents, place)
     ) as n
     join billing.balances_as_of('infinity', p_invoice) as b on b.invoice_id = n.invoice_id
@@ -162,7 +164,7 @@ begin
     from (
         select r.id, r.source, r.source_id, r.invoice_id, r.amount_cents as cents, r.company_id, r.effective_from, r.reason,
             greatest(coalesce(p_day, r.effective_from), r.effective_from) as until, coalesce(e.said_paid_cents, 0) as said,
-            i.currency, e.id is not null as kept
+            i.currency, e.id is not null as kept, r.linked
         from billing.application_rows as r
         join billing.invoices as i on i.id = r.invoice_id
         left join billing.application_entries as e on e.id = r.id
@@ -186,16 +188,29 @@ begin
         effective_from date, until date, reason text, currency text, kept boolean)
     where not r.kept;
 
+    -- What is draft or void stays so. A link that the application never counted takes nothing away from what other rows paid.
     update billing.invoices as i
-    set amount_paid_cents = greatest(i.amount_paid_cents - t.cents, 0),
-        status = case when i.amount_paid_cents - t.cents <= 0 then 'sent' when i.amount_paid_cents - t.cents = i.total_cents then 'paid'
+    set amount_paid_cents = n.cents,
+        status = case when i.status in ('draft', 'void') then i.status when n.cents = 0 then 'sent' when n.cents = i.total_cents then 'paid'
             else 'partial' end
     from (
-        select r.invoice_id, sum(r.cents - r.said)::bigint as cents
-        from jsonb_to_recordset(v_ended) as r (invoice_id uuid, cents bigint, said bigint)
-        group by r.invoice_id
-    ) as t
-    where i.id = t.invoice_id and t.cents <> 0;
+        select t.invoice_id, t.cents, t.linked_cents, coalesce((
+            select sum(o.amount_cents) from billing.application_rows as o
+            where o.invoice_id = t.invoice_id and o.effective_until is null and o.id <> all (v_ids)
+        ), 0)::bigint as standing
+        from (
+            select r.invoice_id, coalesce(sum(r.cents - r.said) filter (where not r.linked), 0)::bigint as cents,
+                coalesce(sum(r.cents) filter (where r.linked), 0)::bigint as linked_cents
+            from jsonb_to_recordset(v_ended) as r (invoice_id uuid, cents bigint, said bigint, linked boolean)
+            group by r.invoice_id
+        ) as t
+    ) as s
+    cross join lateral (
+        select greatest(p.amount_paid_cents - s.cents - least(s.linked_cents,
+            greatest(p.amount_paid_cents - s.cents - s.standing, 0)), 0)::bigint as cents
+        from billing.invoices as p where p.id = s.invoice_id
+    ) as n
+    where i.id = s.invoice_id and n.cents <> i.amount_paid_cents;
     -- What a write-off took its money from is no payment.
     perform billing.follow_sources(array(select distinct r.source_id from jsonb_to_recordset(v_ended) as r (source text, source_id uuid)
         where r.source in ('payment', 'credit')));

@@ -18,7 +18,7 @@ as $$
             join billing.invoices as i on i.id = e.invoice_id
             where e.source = 'write-off' and e.reason_code = 'short-pay' and e.effective_until is null and e.company_id = p_company
                 and e.currency = p_currency and i.facility_id is not distinct from p_facility
-                and extract(year from e.effective_from) = p_year
+                and e.effective_from >= make_date(p_year, 1, 1) and e.effective_from < make_date(p_year + 1, 1, 1)
         ), 0)
     end::bigint
     from billing.write_off_tolerances as t
@@ -45,6 +45,9 @@ declare
     v_currencies text[];
     v_facilities uuid[];
     v_customers uuid[];
+    v_issued date[];
+    v_locked uuid[];
+    v_key text;
     v_refused text[];
     v_own text[];
     v_count integer;
@@ -72,28 +75,31 @@ begin
     -- Allocations of one facility take turns; a row of another company's facility is never touched.
     perform from billing.facilities where id = p_facility for no key update;
     perform from billing.customers where id = p_customer for no key update;
-    perform from billing.invoices as i
-    where i.company_id = p_company and (i.facility_id = p_facility or i.customer_id = p_customer) and i.status in ('sent', 'partial')
-    order by i.id
-    for no key update;
-    perform from billing.check_payments where id = any (p_sources) order by id for no key update;
-    perform from billing.payments where id = any (p_sources) order by id for no key update;
+    -- For update: an application that applies a check itself holds key share locks on both.
+    v_locked := array(
+        select i.id from billing.invoices as i
+        where i.company_id = p_company and (i.facility_id = p_facility or i.customer_id = p_customer) and i.status in ('sent', 'partial')
+        order by i.id
+        for update
+    );
+    perform from billing.check_payments where id = any (p_sources) order by id for update;
+    perform from billing.payments where id = any (p_sources) order by id for update;
     -- Of each currency oldest due date first, nulls last; an invoice without a currency is in the company's for money without one.
     select array_agg(o.id order by o.currency nulls first, o.due_date nulls last, o.ordinal, o.id),
         array_agg(o.open_cents order by o.currency nulls first, o.due_date nulls last, o.ordinal, o.id),
         array_agg(o.invoice_number order by o.currency nulls first, o.due_date nulls last, o.ordinal, o.id),
         array_agg(o.currency order by o.currency nulls first, o.due_date nulls last, o.ordinal, o.id),
         array_agg(o.facility_id order by o.currency nulls first, o.due_date nulls last, o.ordinal, o.id),
-        array_agg(o.customer_id order by o.currency nulls first, o.due_date nulls last, o.ordinal, o.id), count(*)
-    into v_invoices, v_open, v_numbers, v_currencies, v_facilities, v_customers, v_count
+        array_agg(o.customer_id order by o.currency nulls first, o.due_date nulls last, o.ordinal, o.id),
+        array_agg(o.issued_on order by o.currency nulls first, o.due_date nulls last, o.ordinal, o.id), count(*)
+    into v_invoices, v_open, v_numbers, v_currencies, v_facilities, v_customers, v_issued, v_count
     from (
-        select b.invoice_id as id, b.due_date, b.invoice_number, b.currency, b.open_cents, b.facility_id, b.customer_id,
+        select b.invoice_id as id, b.due_date, b.invoice_number, b.currency, b.open_cents, b.facility_id, b.customer_id, b.issued_on,
             billing.invoice_ordinal(b.invoice_number) as ordinal
         from billing.balances_as_of('infinity', array(
             select i.id
             from billing.invoices as i
-            where i.company_id = p_company and (i.facility_id = p_facility or i.customer_id = p_customer)
-                and i.status in ('sent', 'partial') and i.total_cents > 0
+            where i.id = any (v_locked) and i.status in ('sent', 'partial') and i.total_cents > 0
         )) as b
         where b.open_cents > 0
     ) as o;
@@ -216,12 +222,12 @@ begin
         -- Paid short: the rest of the last one, where the company writes off so little by itself.
         v_at := v_paid_here[cardinality(v_paid_here)];
         if v_left = 0 and v_at is not null and v_open[v_at] > 0 then
-            v_year := extract(year from v_source.received_on);
+            v_year := extract(year from greatest(v_source.received_on, v_issued[v_at]));
+            v_key := concat_ws(' ', v_facilities[v_at], v_year, v_currency);
             v_amount := coalesce(billing.write_off_room(p_company, v_currency, v_facilities[v_at], v_year, v_open[v_at]), -1)
-                - coalesce((v_room ->> (v_facilities[v_at]::text || v_year))::bigint, 0);
+                - coalesce((v_room ->> v_key)::bigint, 0);
             if v_amount >= v_open[v_at] then
-                v_room := v_room || jsonb_build_object(v_facilities[v_at]::text || v_year,
-                    coalesce((v_room ->> (v_facilities[v_at]::text || v_year))::bigint, 0) + v_open[v_at]);
+                v_room := v_room || jsonb_build_object(v_key, coalesce((v_room ->> v_key)::bigint, 0) + v_open[v_at]);
                 v_to_kind := array_append(v_to_kind, 'write-off');
                 v_to_source := array_append(v_to_source, v_source.source_id);
                 v_to_invoice := array_append(v_to_invoice, v_invoices[v_at]);

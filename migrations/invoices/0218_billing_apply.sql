@@ -46,14 +46,18 @@ declare
     v_cents bigint;
     v_room bigint;
     v_no text;
+    v_free_from date;
+    v_open_from date;
+    v_part_from date;
     v_why text;
     v_opened boolean;
     v_made billing.applications;
 begin
     perform billing.require_reason('applying money', p_reason);
     perform billing.lock_invoice(p_invoice);
-    perform from billing.check_payments where id = p_source for no key update;
-    perform from billing.payments where id = p_source for no key update;
+    -- For update: an application that applies a check itself holds a key share lock on it.
+    perform from billing.check_payments where id = p_source for update;
+    perform from billing.payments where id = p_source for update;
     perform from billing.invoices where id = p_source for no key update;
     select * into v_source from billing.balances_of_sources(array[p_source]);
     if not found then
@@ -67,6 +71,14 @@ begin
     select r.reason into v_no
     from billing.application_refusals as r
     where r.source_id = p_source and r.invoice_id = p_invoice and r.withdrawn is null;
+    -- From when the money is free and the invoice open, where either was of something else until a day.
+    select max(r.effective_until) filter (where r.source_id = p_source), max(r.effective_until) filter (where r.invoice_id = p_invoice)
+    into v_free_from, v_open_from
+    from billing.application_rows as r
+    where (r.source_id = p_source or r.invoice_id = p_invoice) and r.effective_until > r.effective_from;
+    select r.effective_from into v_part_from
+    from billing.application_rows as r
+    where r.source = 'check' and r.source_id = p_source and r.invoice_id = p_invoice and r.effective_until is null;
     v_why := case
         when v_invoice.invoice_id is null then 'there is no such invoice'
         when v_invoice.status in ('draft', 'void') then format('it is %s', v_invoice.status)
@@ -85,6 +97,10 @@ begin
         when v_cents <= 0 then case when p_cents is null then 'nothing of it is left, or nothing is open' else format('%s cents are no amount', p_cents) end
         when p_on < greatest(v_source.received_on, v_invoice.issued_on)
             then format('on %s it was not there yet: received %s, issued %s', p_on, v_source.received_on, v_invoice.issued_on)
+        when p_on > billing.day_of(backfill.run_time()) then format('%s is still to come', p_on)
+        when p_on < v_free_from then format('on %s it paid another invoice: it is free from %s on', p_on, v_free_from)
+        when coalesce(p_on, greatest(v_source.received_on, v_invoice.issued_on, v_free_from, v_open_from)) <> v_part_from
+            then format('a part of it counts from %s already: take that back, and apply the whole', v_part_from)
     end;
     if v_why is not null then
         raise exception '% % cannot be applied to invoice %: %', v_source.source, v_source.label,

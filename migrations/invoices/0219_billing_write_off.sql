@@ -124,6 +124,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
     v_check billing.check_payments;
+    v_numbers text[];
+    v_paid bigint[];
 begin
     select * into v_check from billing.check_payments where id = p_check;
     if not found then
@@ -131,28 +133,34 @@ begin
     end if;
     perform from billing.facilities where id = v_check.facility_id for no key update;
     perform from billing.invoices as i
-    join billing.check_payment_applications as a on a.invoice_id = i.id
-    where a.check_payment_id = p_check
+    where i.id in (select r.invoice_id from billing.application_rows as r where r.source_id = p_check and r.effective_until is null)
     order by i.id
-    for no key update of i;
-    return query
-    select i.invoice_number, a.amount_cents::bigint
-    from billing.check_payment_applications as a
-    join billing.invoices as i on i.id = a.invoice_id
-    where a.check_payment_id = p_check
-    order by i.due_date nulls last, i.invoice_number;
-    update billing.invoices as i
-    set amount_paid_cents = greatest(i.amount_paid_cents - t.cents, 0),
-        status = case when i.amount_paid_cents <= t.cents then 'sent' else 'partial' end
-    from (
-        select r.invoice_id, sum(r.amount_cents)::bigint as cents
-        from billing.application_rows as r
-        where r.source_id = p_check and r.effective_until is null
-        group by r.invoice_id
-    ) as t
-    where i.id = t.invoice_id;
-    delete from billing.check_payment_applications as a where a.check_payment_id = p_check;
-    delete from billing.application_entries as e where e.source_id = p_check and e.source = 'write-off' and e.effective_until is null;
+    for update;
+    -- For update: an application that applies it meanwhile holds a key share lock.
+    perform from billing.check_payments where id = p_check for update;
+    -- What is subtracted is what goes, and nothing else.
+    with gone as (
+        delete from billing.check_payment_applications as a where a.check_payment_id = p_check
+        returning a.invoice_id, a.amount_cents::bigint as cents, false as short
+    ), short as (
+        delete from billing.application_entries as e where e.source_id = p_check and e.source = 'write-off' and e.effective_until is null
+        returning e.invoice_id, e.amount_cents as cents, true as short
+    ), taken as (
+        select t.invoice_id, sum(t.cents)::bigint as cents, coalesce(sum(t.cents) filter (where not t.short), 0)::bigint as paid
+        from (select * from gone union all select * from short) as t
+        group by t.invoice_id
+    ), done as (
+        update billing.invoices as i
+        set amount_paid_cents = greatest(i.amount_paid_cents - t.cents, 0),
+            status = case when i.status in ('draft', 'void') then i.status when i.amount_paid_cents <= t.cents then 'sent' else 'partial' end
+        from taken as t
+        where i.id = t.invoice_id
+        returning i.invoice_number, i.due_date, t.paid
+    )
+    select array_agg(d.invoice_number order by d.due_date nulls last, d.invoice_number),
+        array_agg(d.paid order by d.due_date nulls last, d.invoice_number)
+    into v_numbers, v_paid from done as d where d.paid > 0;
+    return query select * from unnest(v_numbers, v_paid);
     delete from billing.check_reference_reviews as r where r.check_payment_id = p_check;
 end;
 $$;

@@ -55,6 +55,13 @@ begin
         raise exception 'invoice % cannot be void from % on: that is before its issue, or still to come', v_invoice.invoice_number, v_day
             using errcode = 'BF302';
     end if;
+    if v_day < (
+        select max(r.effective_until) from billing.application_rows as r
+        where r.invoice_id = p_invoice and r.effective_until > r.effective_from
+    ) then
+        raise exception 'invoice % cannot be void from % on: it was paid then', v_invoice.invoice_number, v_day using errcode = 'BF302',
+            hint = 'select * from billing.applications where invoice_id = ''...'';';
+    end if;
     if billing.covered_cents(p_invoice) <> 0 then
         raise exception 'invoice % has % cents paid: it cannot be void', v_invoice.invoice_number, billing.covered_cents(p_invoice)
             using errcode = 'BF302', hint = 'Take it back first: billing.unapply(application, reason), see billing.applications.';

@@ -89,15 +89,27 @@ begin
         from billing.applications as a
         join billing.invoices as i on i.id = a.invoice_id
         left join billing.money_sources as m on m.source = a.source and m.source_id = a.source_id
-        -- A credit that pays an invoice moves nothing between the two of them.
-        where a.invoice_id = any (v_invoices) and a.source <> 'credit' and a.effective_until is distinct from a.effective_from
+        -- A credit that pays an invoice moves nothing between the two of them where both are here.
+        where a.invoice_id = any (v_invoices) and not (a.source = 'credit' and a.source_id = any (v_invoices))
+            and a.effective_until is distinct from a.effective_from and (i.status <> 'void' or i.voided_on is not null)
         union all
         select a.currency, a.effective_until, 4, a.source || ' taken back', concat_ws(' for ',
             case a.source when 'check' then m.label end, i.invoice_number), a.amount_cents
         from billing.applications as a
         join billing.invoices as i on i.id = a.invoice_id
         left join billing.money_sources as m on m.source = a.source and m.source_id = a.source_id
-        where a.invoice_id = any (v_invoices) and a.source <> 'credit' and a.effective_until > a.effective_from
+        where a.invoice_id = any (v_invoices) and not (a.source = 'credit' and a.source_id = any (v_invoices))
+            and a.effective_until > a.effective_from and (i.status <> 'void' or i.voided_on is not null)
+        union all
+        -- A credit of this account that pays somebody else's invoice is used up here.
+        select a.currency, d.day, d.place, d.what, concat_ws(' for ', c.invoice_number, i.invoice_number), d.sign * a.amount_cents
+        from billing.applications as a
+        join billing.invoices as c on c.id = a.source_id
+        join billing.invoices as i on i.id = a.invoice_id
+        cross join lateral (values (a.effective_from, 3, 'credit given', 1), (a.effective_until, 4, 'credit given taken back', -1))
+            as d (day, place, what, sign)
+        where a.source = 'credit' and a.source_id = any (v_invoices) and a.invoice_id <> all (v_invoices) and d.day is not null
+            and a.effective_until is distinct from a.effective_from
     ),
     lines as (
         select m.currency, p_from as day, 0 as place, 'opening balance' as what, null::text as document,

@@ -198,7 +198,8 @@ begin
             order by b.invoice_id
         loop
             if (
-                select billing.write_off_room(i.company_id, i.currency, i.facility_id, extract(year from p.paid_at at time zone 'UTC')::integer, v_short.open_cents)
+                select billing.write_off_room(i.company_id, i.currency, i.facility_id, extract(year from greatest(
+                    billing.day_of(p.paid_at), billing.day_of(coalesce(i.sent_at, i.created_at)))::date)::integer, v_short.open_cents)
                 from billing.invoices as i, billing.payments as p where i.id = v_short.invoice_id and p.id = v_short.payment
             ) >= v_short.open_cents then
                 perform billing.record_applications('{write-off}', array[v_short.payment], array[v_short.invoice_id],
